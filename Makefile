@@ -1,0 +1,45 @@
+# Everything a person types here. `make help` lists it; nothing is installed outside of .venv.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+STAMP := $(VENV)/.made
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+
+.DEFAULT_GOAL := help
+.PHONY: help env demo test lint bench validation clean
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+
+env: $(STAMP) ## the environment in .venv, with every version pinned
+demo: env ## a spiral-wave run with a learning surrogate, in a few minutes
+	launch/bz/demo.sh
+
+test: env ## all tests: unit, contract, MPI on 2 and 4 ranks, Ray end to end
+	pytest
+
+lint: env ## ruff, mypy, import contracts, spelling
+	ruff check
+	ruff format --check
+	mypy
+	lint-imports --no-logo
+	codespell
+
+bench: env ## the benchmarks, side by side with their rivals
+	coupler bench
+
+validation: env ## long comparisons with reference values
+	pytest -m validation
+
+clean: ## remove the environment, caches and build leftovers; runs stay
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+# torch first and alone: where pip is offered a CPU build, that one is taken, and nothing later replaces it.
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "coupler needs Python 3.11 or newer, and $(PYTHON) is $$($(PYTHON) --version 2>&1): type make env PYTHON=python3.11" >&2; exit 1; }
+	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet -c constraints.txt setuptools torch==$$(sed -n 's/^torch==//p' constraints.txt)
+	$(VENV)/bin/python -m pip install --quiet -c constraints.txt --no-build-isolation -e .[test,lint]
+	@touch $@

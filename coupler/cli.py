@@ -1,0 +1,152 @@
+"""The command line: ``coupler run``, ``check``, ``explain``, ``doctor``."""
+
+import os
+import signal
+import sys
+import traceback
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from coupler.config import explain as explain_keys
+from coupler.config import read_case
+from coupler.errors import CouplerError
+
+if TYPE_CHECKING:
+    from coupler.summary import Summary
+
+USER_MISTAKE = 2
+FAILED = 1
+
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help="Couple MPI simulations with surrogates that learn."
+)
+_console = Console(highlight=False, soft_wrap=True)
+
+
+@app.command()
+def run(
+    case: Annotated[Path, typer.Argument(help="the case file (TOML)")],
+    settings: Annotated[list[str], typer.Option("--set", metavar="SECTION.KEY=VALUE", help="override a key")] = [],  # noqa: B006
+    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="the run folder; never overwritten")] = None,
+) -> None:
+    """Run a case, alone or on every rank of mpirun."""
+    _share_the_node()
+    effective = read_case(case, settings)
+    from coupler.simulation import Simulation
+
+    simulation = Simulation(effective, out=out)
+    first = simulation.grid.rank == 0
+    if first:
+        _console.print(escape(repr(simulation)))
+    summary = simulation.run()
+    folder = simulation.coupling.folder.path
+    simulation.close()
+    if first:
+        if effective.output.pictures:
+            from coupler.report import draw
+
+            draw(folder)
+        _print_summary(summary, folder)
+
+
+@app.command()
+def check(
+    plugin: Annotated[str, typer.Argument(help="package.module:Class or path/to/file.py:Class")],
+    settings: Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="a parameter of the plug-in")] = [],  # noqa: B006
+) -> None:
+    """Test a kernel, operator or surrogate against its contract, line by line."""
+    from coupler.check import check_plugin
+
+    results = check_plugin(plugin, settings)
+    for result in results:
+        mark = "[green]✓[/green]" if result.passed else "[red]✗[/red]"
+        _console.print(f"{mark} {escape(result.line)}" + (f" — {escape(result.detail)}" if result.detail else ""))
+    if not all(result.passed for result in results):
+        raise typer.Exit(FAILED)
+
+
+@app.command()
+def explain(key: Annotated[str, typer.Argument(help="a section or section.key; everything if left out")] = "") -> None:
+    """Say what the keys of a case mean: default, unit, meaning."""
+    table = Table(box=None, pad_edge=False)
+    for heading in ("key", "default", "unit", "meaning"):
+        table.add_column(heading, overflow="fold")
+    for row in explain_keys(key):
+        table.add_row(escape(row.key), escape(row.default), escape(row.unit), escape(row.meaning))
+    Console(highlight=False).print(table)
+
+
+@app.command()
+def doctor(json: Annotated[bool, typer.Option("--json", help="print JSON")] = False) -> None:
+    """Find what is wrong with this machine for a coupled run, and say what to type."""
+    from coupler.doctor import examine, print_findings
+
+    findings = examine()
+    print_findings(findings, as_json=json)
+    if any(finding.wrong for finding in findings):
+        raise typer.Exit(FAILED)
+
+
+def main() -> None:
+    """Run the command line: one sentence and exit code 2 for a user's mistake, an abort of all ranks for ours."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
+    try:
+        app()
+    except CouplerError as error:
+        if _first_rank():
+            print(f"coupler: {error}", file=sys.stderr)
+        sys.exit(USER_MISTAKE)
+    except Exception:
+        _abort(traceback.format_exc())
+
+
+def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    """End by unwinding, so that everything that was started is stopped on the way out."""
+    print(f"coupler: interrupted by {signal.Signals(number).name}.", file=sys.stderr, flush=True)
+    sys.exit(128 + number)
+
+
+def _share_the_node() -> None:
+    """One thread per process, and MPI waits that give the core away: ranks, server and trainer share a node.
+
+    Set before numpy and MPI are loaded, and only where the user has not decided otherwise.
+    """
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
+        os.environ.setdefault(name, "1")
+    os.environ.setdefault("OMPI_MCA_mpi_yield_when_idle", "1")
+
+
+def _first_rank() -> bool:
+    return os.environ.get("OMPI_COMM_WORLD_RANK", os.environ.get("PMI_RANK", "0")) == "0"
+
+
+def _abort(message: str) -> NoReturn:
+    """End this process, and with it all ranks once there are any."""
+    if "mpi4py.MPI" in sys.modules:
+        from coupler.coupling import abort
+
+        abort(message, FAILED)
+    print(message, file=sys.stderr)
+    sys.exit(FAILED)
+
+
+def _print_summary(summary: "Summary", folder: Path) -> None:
+    table = Table(box=None, show_header=False, pad_edge=False)
+    decisions, elements = summary.decisions, max(summary.elements, 1)
+    table.add_row("steps, ranks", f"{summary.steps}, {summary.ranks}")
+    for name in ("accepted", "fallback", "audited", "vetoed", "timeout", "disabled"):
+        count = getattr(decisions, name)
+        table.add_row(name, f"{count / elements:7.2%}  {count:,}")
+    table.add_row("certificate", summary.certificate.sentence)
+    table.add_row("models", ", ".join(f"v{model.version} at step {model.step}" for model in summary.models) or "none")
+    table.add_row("seconds", f"{summary.seconds.total:.1f} in all, {summary.seconds.setup:.1f} of them set-up")
+    table.add_row("speed against physics", f"{summary.speedup_estimate:.2f}× (estimated from this run's own truth calls)")
+    table.add_row("run folder", str(folder))
+    _console.print(table)

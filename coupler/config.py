@@ -1,0 +1,322 @@
+"""Cases: what a run is asked to do, read from TOML, checked before anything starts, explained key by key."""
+
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+
+from coupler.errors import ConfigError, did_you_mean
+from coupler.plugin import absolute
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(gt=0, lt=1)]
+PerOutput = float | list[float]
+
+
+def _key(default: Any, meaning: str, *, unit: str = "1", **limits: Any) -> Any:
+    return Field(default, description=meaning, json_schema_extra={"unit": unit}, **limits)
+
+
+class Section(BaseModel):
+    """One table of a case; unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class RunSection(Section):
+    """How long to run, how to repeat it and what to write."""
+
+    steps: int = _key(100, "number of time steps", ge=0)
+    dt: Positive = _key(1.0, "time step, in the kernel's unit of time", unit="kernel time")
+    seed: int = _key(0, "seed of everything random: audit coins, sampling, training", ge=0, lt=2**63)
+    output_every: int = _key(0, "steps between two pictures of the fields in fields.h5; 0: first and last only", ge=0)
+
+
+class KernelSection(Section):
+    """Which simulation to run."""
+
+    name: str | None = _key(None, "the kernel: package.module:Class or path/to/file.py:Class")
+    params: dict[str, Any] = _key({}, "keyword arguments of the kernel")
+
+
+class GridSection(Section):
+    """The Cartesian grid the kernel runs on."""
+
+    shape: list[int] | None = _key(None, "cells per dimension, 1 to 3 numbers", unit="cells")
+    length: list[float] | None = _key(None, "size of the domain per dimension; 1.0 each if left out", unit="kernel length")
+    periodic: bool | list[bool] = _key(True, "whether the domain wraps around, one value or one per dimension")
+
+
+class OperatorSection(Section):
+    """The tolerance of one operator; its own declaration holds where a key is left out."""
+
+    atol: PerOutput | None = _key(None, "absolute tolerance, one or one per output", unit="output")
+    rtol: PerOutput | None = _key(None, "relative tolerance, one or one per output")
+
+
+class SurrogateSection(Section):
+    """The model that answers in place of the truth."""
+
+    name: str = _key("coupler.models.mlp_ensemble:MLPEnsemble", "the surrogate: package.module:Class or path/to/file.py:Class")
+    device: str = _key("auto", "where it runs: auto, cpu or cuda:N; asked for CUDA where there is none is an error")
+    threads: int = _key(1, "torch threads of the server", unit="threads", ge=1)
+    params: dict[str, Any] = _key({}, "keyword arguments of the surrogate")
+
+
+class ExchangeSection(Section):
+    """How elements reach the model and answers come back."""
+
+    transport: Literal["auto", "shared", "inprocess"] = _key(
+        "auto", "shared: one arena and one server per node; inprocess: the model inside every rank; auto: shared"
+    )
+    deadline: Positive = _key(5.0, "longest wait for an answer; what is late goes to the truth", unit="s")
+    slot_elements: int = _key(65536, "elements a rank can ask about at once; more are asked in rounds", unit="elements", ge=1)
+
+
+class ControllerSection(Section):
+    """When the surrogate's answer is taken, and what may be claimed afterwards."""
+
+    mode: Literal["physics", "shadow", "surrogate", "certified"] = _key(
+        "certified",
+        "physics: no surrogate at all; shadow: truth used, surrogate watched; surrogate: never falls back, nothing is "
+        "promised; certified: accepted within the budget",
+    )
+    policy: Literal["budget"] = _key("budget", "the rule that moves the threshold")
+    target: Share = _key(0.02, "mean capped error per decision the run must certify to stay below")
+    delta: Share = _key(0.05, "probability that the certificate may fail")
+    cap: Positive = _key(2.0, "error, in tolerances, that counts as a loss of 1", unit="tolerances")
+    threshold: float | None = _key(None, "pins the threshold on the score (0 accepts nothing); found and moved if left out", ge=0)
+    audit_rate: Annotated[float, Field(gt=0, le=1)] = _key(0.02, "share of the decisions whose truth is computed to audit them")
+
+
+class LearningSection(Section):
+    """When models are trained, and on what."""
+
+    mode: Literal["asynchronous", "deterministic", "off"] = _key(
+        "asynchronous",
+        "asynchronous: the run never waits for training; deterministic: a model takes over exactly `lag` steps after its "
+        "training began, on any number of ranks; off: no training",
+    )
+    lag: int = _key(20, "deterministic mode: steps from the start of a training to its model taking over", unit="steps", ge=2)
+    first: int = _key(20_000, "samples before the first training", unit="samples", ge=100)
+    growth: Share = _key(0.5, "share of the buffer that must be new before the next training")
+    buffer: int = _key(60_000, "samples a training may use, the newest ones", unit="samples", ge=100)
+    keep: Annotated[float, Field(gt=0, le=1)] = _key(0.05, "share of the truth's answers kept as samples")
+    budget: Positive = _key(20.0, "asynchronous mode: longest training", unit="s")
+
+
+class RaySection(Section):
+    """The Ray cluster that holds server and trainer."""
+
+    address: str | None = _key(
+        None, "address of a running cluster; RAY_ADDRESS if left out; without either one is started on loopback"
+    )
+
+
+class OutputSection(Section):
+    """What is drawn at the end of a run."""
+
+    pictures: bool = _key(True, "draw the fields and the budget over time into the run folder")
+
+
+class Case(Section):
+    """A whole case, frozen; :func:`read_case` makes one from a file."""
+
+    run: RunSection = Field(RunSection(), description="how long to run, how to repeat it, what to write")
+    kernel: KernelSection = Field(KernelSection(), description="which simulation to run")
+    grid: GridSection = Field(GridSection(), description="the Cartesian grid")
+    operator: dict[str, OperatorSection] = Field({}, description="tolerance per operator, [operator.NAME]")
+    surrogate: SurrogateSection = Field(SurrogateSection(), description="the model that answers for the truth")
+    exchange: ExchangeSection = Field(ExchangeSection(), description="how elements reach the model")
+    controller: ControllerSection = Field(ControllerSection(), description="when an answer is taken")
+    learning: LearningSection = Field(LearningSection(), description="when models are trained")
+    ray: RaySection = Field(RaySection(), description="the Ray cluster")
+    output: OutputSection = Field(OutputSection(), description="pictures")
+
+    @model_validator(mode="after")
+    def _samples_fit_the_buffer(self) -> "Case":
+        if self.learning.first > self.learning.buffer:
+            raise ValueError(
+                f"learning.first = {self.learning.first} samples never fit into learning.buffer = {self.learning.buffer}: "
+                "make the buffer larger"
+            )
+        return self
+
+    def to_toml(self) -> str:
+        """Give the effective case, defaults included, as TOML."""
+        return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
+
+
+def read_case(path: Path | str | None, overrides: Sequence[str] = ()) -> Case:
+    """Read a case file and apply ``section.key=value`` overrides.
+
+    Parameters
+    ----------
+    path : Path, str or None
+        The TOML file; None starts from the defaults. Paths inside it are relative to its folder.
+    overrides : sequence of str
+        ``section.key=value`` with a TOML value; a word that is no TOML value is a string.
+
+    Returns
+    -------
+    Case
+
+    Raises
+    ------
+    ConfigError
+        If the file is missing or no TOML, a key is unknown (the nearest one is named) or a value is wrong.
+
+    Collective: no; every rank reads the same file and finds the same mistakes.
+    """
+    text = "" if path is None else _text_of(Path(path))
+    data = _parse(text, path)
+    folder = Path.cwd() if path is None else Path(path).resolve().parent
+    for override in overrides:
+        _apply(data, override)
+    return case_from(data, folder=folder, text=text, source=None if path is None else str(path))
+
+
+def case_from(data: Mapping[str, Any], *, folder: Path, text: str = "", source: str | None = None) -> Case:
+    """Check plain data and make it a case; plug-ins named by file get absolute paths from ``folder``.
+
+    Raises
+    ------
+    ConfigError
+        As :func:`read_case`.
+    """
+    try:
+        case = Case.model_validate(data)
+    except ValidationError as error:
+        raise ConfigError(_sentence(error.errors()[0], text, source)) from None
+    kernel, surrogate = case.kernel, case.surrogate
+    if kernel.name is not None:
+        kernel = kernel.model_copy(update={"name": absolute(kernel.name, folder)})
+    surrogate = surrogate.model_copy(update={"name": absolute(surrogate.name, folder)})
+    return case.model_copy(update={"kernel": kernel, "surrogate": surrogate})
+
+
+class KeyExplanation(Section):
+    """One key of a case in words: what ``coupler explain`` prints."""
+
+    key: str
+    default: str
+    unit: str
+    meaning: str
+
+
+def explain(key: str = "") -> list[KeyExplanation]:
+    """Explain a key, a section, or everything: from the same models that read the case.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such section or key.
+    """
+    rows = list(_explanations())
+    chosen = [row for row in rows if not key or row.key == key or row.key.startswith(key + ".")]
+    if not chosen:
+        raise ConfigError(f'No case has a key "{key}".{did_you_mean(key, (row.key for row in rows))}')
+    return chosen
+
+
+def _explanations() -> Iterable[KeyExplanation]:
+    for section, entry in Case.model_fields.items():
+        model = OperatorSection if section == "operator" else entry.annotation
+        assert isinstance(model, type) and issubclass(model, Section), section
+        prefix = "operator.NAME" if section == "operator" else section
+        for name, item in model.model_fields.items():
+            extra = item.json_schema_extra
+            assert isinstance(extra, dict), name
+            default = "(unset)" if item.default is None else _toml_value(item.default)
+            yield KeyExplanation(
+                key=f"{prefix}.{name}", default=default, unit=str(extra["unit"]), meaning=item.description or ""
+            )
+
+
+def _toml_value(value: Any) -> str:
+    return "{}" if value == {} else tomli_w.dumps({"x": value}).removeprefix("x = ").strip()
+
+
+def _text_of(path: Path) -> str:
+    if not path.is_file():
+        near = did_you_mean(path.name, (item.name for item in path.parent.glob("*.toml"))) if path.parent.is_dir() else ""
+        raise ConfigError(f"There is no case file {path}.{near}")
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"The case file {path} cannot be read: {error}.") from error
+
+
+def _parse(text: str, source: Path | str | None) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{source} is not valid TOML: {error}.") from error
+
+
+def _apply(data: dict[str, Any], override: str) -> None:
+    key, separator, value = override.partition("=")
+    parts = [part.strip() for part in key.split(".")]
+    if not separator or not all(parts) or len(parts) < 2:
+        raise ConfigError(f'--set {override}: write section.key=value, for example --set run.steps=10.')
+    table = data
+    for part in parts[:-1]:
+        table = table.setdefault(part, {})
+        if not isinstance(table, dict):
+            raise ConfigError(f'--set {override}: "{part}" is a value, not a section.')
+    table[parts[-1]] = _override_value(value.strip())
+
+
+def _override_value(value: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return value
+
+
+def _sentence(error: ErrorDetails, text: str, source: str | None) -> str:
+    place = [str(part) for part in error["loc"]]
+    keys = [part for part in place if part not in ("float", "int", "bool", "str") and not part.startswith("list[")]
+    line = _line_of(keys, text)
+    where = f"{source}:{line}: " if source and line else f"{source}: " if source else ""
+    key = ".".join(keys)
+    if error["type"] == "extra_forbidden":
+        kind = "section" if len(keys) == 1 else "key"
+        return f'{where}there is no {kind} "{key}".{did_you_mean(keys[-1], _known(keys[:-1]))}'
+    if error["type"] == "value_error":
+        return f"{where}{error['ctx']['error']}."
+    said = error["msg"][0].lower() + error["msg"][1:]
+    return f"{where}{key} = {error['input']!r}: {said}. `coupler explain {_explained(keys)}` says what it means."
+
+
+def _known(keys: list[str]) -> list[str]:
+    if not keys:
+        return list(Case.model_fields)
+    if keys[0] == "operator":
+        return list(OperatorSection.model_fields)
+    model = Case.model_fields[keys[0]].annotation
+    return list(model.model_fields) if isinstance(model, type) and issubclass(model, Section) else []
+
+
+def _explained(keys: list[str]) -> str:
+    if keys[0] == "operator":
+        return "operator.NAME"
+    return ".".join(keys[:2])
+
+
+def _line_of(keys: list[str], text: str) -> int | None:
+    """Line of the key in the file, or of its section, for messages; None if it came from elsewhere."""
+    section, found = "", None
+    for number, raw in enumerate(text.splitlines(), start=1):
+        line = raw.split("#", 1)[0].strip()
+        if line.startswith("[") and line.endswith("]"):
+            section = line.strip("[] ")
+            if section == ".".join(keys):
+                return number
+        elif "=" in line and ".".join(filter(None, [section, line.partition("=")[0].strip()])) == ".".join(keys):
+            found = number
+    return found

@@ -1,0 +1,113 @@
+"""Coins that anyone can toss again: random numbers keyed by (seed, step, call, global id), whatever the ranks.
+
+The generator is Philox4x32-10 (Salmon et al., Parallel random numbers: as easy as 1, 2, 3, SC 2011): a number is a
+function of its key and counter, so there is no state to carry, order or restart.
+"""
+
+from enum import IntEnum
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+# The third counter word is the low half of the step; the fourth, from its low bits up: stream, call, rest of the step.
+_STREAM_BITS, _CALL_BITS, _STEP_BITS = 4, 16, 44
+_LOW = 0xFFFFFFFF
+
+Word = np.uint64  # holds 32 bits; 64, so that products keep their high half
+
+
+class Stream(IntEnum):
+    """What a coin is for; streams are independent of each other."""
+
+    AUDIT = 0
+    SAMPLE = 1
+
+
+def uniforms(
+    seed: int, step: int, call: int, ids: NDArray[np.int64], *, stream: Stream = Stream.AUDIT
+) -> NDArray[np.float64]:
+    """Draw one number per element, the same on any number of ranks and in any order.
+
+    Parameters
+    ----------
+    seed : int
+        Seed of the run, below 2**64.
+    step : int
+        Time step, below 2**44.
+    call : int
+        Number of this call of ``evaluate`` within the step, over all operators, below 2**16.
+    ids : ndarray (n,) of int64
+        Global ids of the elements.
+    stream : Stream
+        What the numbers are for.
+
+    Returns
+    -------
+    ndarray (n,)
+        Uniform on the multiples of 2**-53 in [0, 1).
+
+    Collective: no.
+    """
+    out = np.empty(ids.size)
+    _fill_uniforms(*_key(seed), *_counter(step, call, stream), ids, out)
+    return out
+
+
+def tosses(
+    rate: float, seed: int, step: int, call: int, ids: NDArray[np.int64], *, stream: Stream = Stream.AUDIT
+) -> NDArray[np.bool_]:
+    """Toss one coin per element: whether its number of :func:`uniforms` is below ``rate``.
+
+    A rate that is no multiple of 2**-53 is exceeded by less than that, which the certificate allows: an audit more
+    never weakens it.
+
+    Collective: no.
+    """
+    out = np.empty(ids.size, dtype=np.bool_)
+    _fill_tosses(rate, *_key(seed), *_counter(step, call, stream), ids, out)
+    return out
+
+
+def _key(seed: int) -> tuple[Word, Word]:
+    assert 0 <= seed < 2**64, seed
+    return Word(seed & _LOW), Word(seed >> 32)
+
+
+def _counter(step: int, call: int, stream: Stream) -> tuple[Word, Word]:
+    assert 0 <= step < 2**_STEP_BITS and 0 <= call < 2**_CALL_BITS, (step, call)
+    mixed = (step >> 32) << (_STREAM_BITS + _CALL_BITS) | call << _STREAM_BITS | stream
+    return Word(step & _LOW), Word(mixed)
+
+
+# Ten rounds; a multiplication of two 32-bit words gives the next pair, the key walks by two odd constants.
+@njit(cache=True, nogil=True, inline="always")
+def _philox(c0: Word, c1: Word, c2: Word, c3: Word, k0: Word, k1: Word) -> tuple[Word, Word, Word, Word]:
+    low, half = Word(0xFFFFFFFF), Word(32)
+    for _ in range(10):
+        left, right = Word(0xD2511F53) * c0, Word(0xCD9E8D57) * c2
+        c0, c1, c2, c3 = (right >> half) ^ c1 ^ k0, right & low, (left >> half) ^ c3 ^ k1, left & low
+        k0, k1 = (k0 + Word(0x9E3779B9)) & low, (k1 + Word(0xBB67AE85)) & low
+    return c0, c1, c2, c3
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _uniform(identity: np.int64, c2: Word, c3: Word, k0: Word, k1: Word) -> np.float64:
+    low, high = Word(identity) & Word(0xFFFFFFFF), Word(identity) >> Word(32)
+    first, second, _, _ = _philox(low, high, c2, c3, k0, k1)
+    bits = (first >> Word(5)) << Word(26) | (second >> Word(6))
+    return np.float64(np.int64(bits)) * 2.0**-53
+
+
+@njit(cache=True, nogil=True)
+def _fill_uniforms(k0: Word, k1: Word, c2: Word, c3: Word, ids: NDArray[np.int64], out: NDArray[np.float64]) -> None:
+    for i in range(ids.size):
+        out[i] = _uniform(ids[i], c2, c3, k0, k1)
+
+
+@njit(cache=True, nogil=True)
+def _fill_tosses(
+    rate: float, k0: Word, k1: Word, c2: Word, c3: Word, ids: NDArray[np.int64], out: NDArray[np.bool_]
+) -> None:
+    for i in range(ids.size):
+        out[i] = _uniform(ids[i], c2, c3, k0, k1) < rate

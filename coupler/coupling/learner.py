@@ -1,0 +1,218 @@
+"""The learner of one operator on one rank: keeps samples, starts training rounds, says when a version takes over.
+
+Every decision here follows from the reduced counts and the step, so all ranks take it at the same step boundary.
+"""
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from coupler.config import Case
+from coupler.controller import Stream, tosses
+from coupler.coupling.counts import Counts
+from coupler.coupling.nodes import Nodes
+from coupler.coupling.route import Piece, Reasons, Route
+from coupler.learning.registry import ModelCard, Registry
+from coupler.learning.rounds import RoundFolder, RoundOutcome
+from coupler.learning.samples import SampleBatch, SampleStore
+from coupler.learning.trainer import TrainingTask
+from coupler.learning.trigger import TrainingTrigger
+from coupler.records import Reason
+from coupler.runfolder import RunFolder
+from coupler.serving.service import Service
+
+# A round that takes longer than this in deterministic mode is given up [s].
+_ROUND_SECONDS = 1800.0
+_LOOK_SECONDS = 0.02
+_FAILURE_LOOK_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class LearnerPlan:
+    """What a learner needs to know of its run.
+
+    Parameters
+    ----------
+    index, name : int, str
+        The operator.
+    case : Case
+        The effective case.
+    folder : RunFolder
+        Where samples and models go.
+    """
+
+    index: int
+    name: str
+    case: Case
+    folder: RunFolder
+
+
+class Learner:
+    """Collects samples from a route and runs its training rounds.
+
+    Parameters
+    ----------
+    plan : LearnerPlan
+        Operator, case and folder.
+    route : Route
+        Whose truth is learned from.
+    nodes : Nodes
+        The ranks.
+    service : Service or None
+        Ray's part; None except on leading ranks.
+    """
+
+    def __init__(self, plan: LearnerPlan, route: Route, nodes: Nodes, service: Service | None) -> None:
+        learning = plan.case.learning
+        self._plan, self._route, self._nodes, self._service = plan, route, nodes, service
+        self._trigger = TrainingTrigger(first=learning.first, growth=learning.growth, capacity=learning.buffer)
+        self._store = SampleStore(plan.folder.samples, plan.name, route.operator.signature)
+        self._rounds = RoundFolder(plan.folder.models, plan.name)
+        self._registry = Registry(plan.folder.models)
+        self._pending: list[SampleBatch] = []
+        self._available = self._trained_on = 0
+        self._round, self._round_started = 0, -1
+        self._looked_at = time.monotonic()
+        self.learns = learning.mode != "off"
+        route.on_truth = self._keep
+
+    @property
+    def index(self) -> int:
+        """The operator's number."""
+        return self._plan.index
+
+    @property
+    def rounds(self) -> int:
+        """Training rounds that have started."""
+        return self._round
+
+    @property
+    def training(self) -> bool:
+        """Whether a round is under way."""
+        return self._round_started >= 0
+
+    def count_outcome(self) -> None:
+        """Add to this rank's counts whether it sees the outcome of the round under way. Collective: no."""
+        if self.training and self._nodes.leads:
+            self._publish_failure()
+            self._route.counts.rounds_done = int(self._rounds.published(self._round))
+
+    def end_step(self, step: int, totals: Counts) -> ModelCard | None:
+        """Take in the reduced counts; start a round if one is due, finish one if it has ended.
+
+        Parameters
+        ----------
+        step : int
+            The step that ends now.
+        totals : Counts
+            Sums over all ranks.
+
+        Returns
+        -------
+        ModelCard or None
+            The version that takes over now.
+
+        Collective: yes at steps where a round starts (samples are gathered), otherwise no.
+        """
+        self._available += totals.samples
+        if self.training:
+            return self._finish_round() if self._round_ended(step, totals) else None
+        if self.learns and self._trigger.due(self._trained_on, self._available):
+            self._start_round(step)
+        return None
+
+    def flush(self) -> None:
+        """Write the samples not yet on disk as one segment. Collective: yes."""
+        batches = self._nodes.job.gather(self._pending)
+        self._pending = []
+        if batches is not None:
+            everything = [batch for rank in batches for batch in rank]
+            if everything:
+                self._store.append(SampleBatch.join(everything))
+
+    def _keep(self, piece: Piece, reasons: Reasons) -> None:
+        """Keep a random share of the truth's answers; the coins do not depend on ranks or on what was answered."""
+        learning = self._plan.case.learning
+        if not self.learns or self._available - self._trained_on >= learning.buffer:
+            return
+        seed = self._plan.case.run.seed
+        chosen = tosses(learning.keep, seed, piece.step, piece.call, piece.ids, stream=Stream.SAMPLE)
+        rows = np.flatnonzero(chosen & (reasons != Reason.ACCEPTED))
+        if len(rows) == 0:
+            return
+        self._route.counts.samples += len(rows)
+        self._pending.append(
+            SampleBatch(
+                inputs=piece.inputs[rows].copy(),
+                dt=np.full(len(rows), piece.dt),
+                truth=piece.outputs[rows].copy(),
+                step=np.full(len(rows), piece.step, np.int64),
+                call=np.full(len(rows), piece.call, np.int64),
+                ids=piece.ids[rows].copy(),
+                reason=reasons[rows].copy(),
+            )
+        )
+
+    def _start_round(self, step: int) -> None:
+        self.flush()
+        self._round += 1
+        self._round_started = step
+        self._trained_on = self._available
+        if self._nodes.first:
+            assert self._service is not None
+            self._service.train(self._plan.index, self._round, self._task(step))
+
+    def _task(self, step: int) -> TrainingTask:
+        case, state = self._plan.case, self._route.state
+        return TrainingTask(
+            operator=self._plan.name,
+            surrogate=case.surrogate.name,
+            params=case.surrogate.params,
+            signature=self._route.operator.signature.to_json(),
+            samples=str(self._plan.folder.samples),
+            models=str(self._plan.folder.models),
+            capacity=case.learning.buffer,
+            seed=case.run.seed + self._round,
+            seconds=case.learning.budget if case.learning.mode == "asynchronous" else None,
+            cap=case.controller.cap,
+            target=case.controller.target,
+            step=step,
+            incumbent=state.version or None,
+        )
+
+    def _round_ended(self, step: int, totals: Counts) -> bool:
+        if self._plan.case.learning.mode == "asynchronous":
+            return totals.rounds_done == self._nodes.count
+        if step < self._round_started + self._plan.case.learning.lag:
+            return False
+        self._wait_for_outcome()
+        return True
+
+    def _wait_for_outcome(self) -> None:
+        """Deterministic mode: all ranks wait, so that the version takes over at its step, not when it is ready."""
+        ends = time.monotonic() + _ROUND_SECONDS
+        while not self._rounds.published(self._round):
+            self._publish_failure()
+            if time.monotonic() > ends and self._nodes.first:
+                self._rounds.publish(self._round, _failure(f"training took longer than {_ROUND_SECONDS:.0f} s"))
+            time.sleep(_LOOK_SECONDS)
+
+    def _publish_failure(self) -> None:
+        """On rank 0: if the trainer died in mid-round, say so in its place, or the round would never end."""
+        if self._service is None or not self._nodes.first or time.monotonic() - self._looked_at < _FAILURE_LOOK_SECONDS:
+            return
+        self._looked_at = time.monotonic()
+        failure = self._service.training_failure()
+        if failure is not None and not self._rounds.published(self._round):
+            self._rounds.publish(self._round, _failure(failure))
+
+    def _finish_round(self) -> ModelCard | None:
+        outcome = self._rounds.read(self._round)
+        self._round_started = -1
+        self.learns = self.learns and not outcome.failed
+        return None if outcome.candidate is None else self._registry.card(self._plan.name, outcome.candidate)
+
+
+def _failure(why: str) -> RoundOutcome:
+    return RoundOutcome(candidate=None, sentence=f"the trainer is lost: {why}", failed=True)

@@ -1,0 +1,96 @@
+"""Who shares a node with whom: the ranks of a node share one arena and one server, led by one of them."""
+
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NoReturn, TypeVar
+
+from mpi4py import MPI
+
+from coupler.errors import CouplerError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Nodes:
+    """This rank's place in the job.
+
+    Parameters
+    ----------
+    job : MPI.Intracomm
+        All ranks, a communicator of our own.
+    node : MPI.Intracomm
+        The ranks of this node.
+    count : int
+        Nodes in all.
+    """
+
+    job: MPI.Intracomm
+    node: MPI.Intracomm
+    count: int
+
+    @classmethod
+    def of(cls, comm: MPI.Intracomm) -> "Nodes":
+        """Split a communicator by node. Collective: yes, over ``comm``."""
+        job = comm.Dup()
+        node = job.Split_type(MPI.COMM_TYPE_SHARED)
+        return cls(job=job, node=node, count=job.allreduce(int(node.rank == 0)))
+
+    @property
+    def first(self) -> bool:
+        """Whether this is rank 0 of the job."""
+        return self.job.rank == 0
+
+    @property
+    def leads(self) -> bool:
+        """Whether this rank acts for its node."""
+        return self.node.rank == 0
+
+    def core_sets(self) -> list[frozenset[int]]:
+        """Affinity of every rank of this node. Collective: yes, over the node."""
+        return [frozenset(cores) for cores in self.node.allgather(sorted(os.sched_getaffinity(0)))]
+
+    def close(self) -> None:
+        """Free the communicators. Collective: yes."""
+        self.node.Free()
+        self.job.Free()
+
+
+def together(comm: MPI.Intracomm, work: Callable[[], T]) -> T:
+    """Do something on every rank; if it fails on one, fail on all with that rank's error.
+
+    Without this, one rank raises and the others wait for it for ever.
+
+    Collective: yes, over ``comm``.
+    """
+    result: T | None = None
+    failure: CouplerError | None = None
+    try:
+        result = work()
+    except CouplerError as error:
+        failure = error
+    for one in comm.allgather(failure):
+        if one is not None:
+            raise one
+    return result  # type: ignore[return-value]
+
+
+def on_first(comm: MPI.Intracomm, work: Callable[[], T]) -> T:
+    """Do something on rank 0 of a communicator and give all its ranks the result, or the same error.
+
+    Collective: yes, over ``comm``.
+    """
+    return comm.bcast(together(comm, lambda: work() if comm.rank == 0 else None))  # type: ignore[no-any-return]
+
+
+def abort(message: str, code: int) -> NoReturn:
+    """End all ranks with a message: one that fails alone would leave the others waiting for ever.
+
+    Collective: no; that is the point.
+    """
+    print(message, file=sys.stderr, flush=True)
+    if MPI.COMM_WORLD.size > 1 and not MPI.Is_finalized():
+        MPI.COMM_WORLD.Abort(code)
+    sys.exit(code)

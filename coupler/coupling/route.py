@@ -1,0 +1,225 @@
+"""The route of one operator on one rank: which elements the surrogate answers, which the truth, and why."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coupler.clock import Stopwatch
+from coupler.controller import Controller, ControllerState, Limits, Stream, audited_sums, judge, losses, tosses
+from coupler.coupling.counts import Counts
+from coupler.exchange import Answer, Transport
+from coupler.operator import Operator
+from coupler.records import Reason
+
+Floats = NDArray[np.float64]
+Reasons = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Elements on their way through one call of ``evaluate``, as many as fit the transport.
+
+    Parameters
+    ----------
+    inputs, outputs : ndarray (n, n_in) and (n, n_out)
+        What goes in, and where the result goes.
+    ids : ndarray (n,) of int64
+        Global ids.
+    dt : float
+        Time step.
+    step, call : int
+        When: the step, and the number of the call within it.
+    """
+
+    inputs: Floats
+    outputs: Floats
+    ids: NDArray[np.int64]
+    dt: float
+    step: int
+    call: int
+
+
+@dataclass(frozen=True)
+class CallRecord:
+    """What one call did on this rank, for the ledger."""
+
+    step: int
+    call: int
+    counts: Counts
+    threshold: float
+    audit_rate: float
+    version: int
+    truth_seconds: float
+    wait_seconds: float
+    model_seconds: float
+
+
+class Route:
+    """Evaluates one operator for this rank and counts what became of every element.
+
+    Attributes
+    ----------
+    state : ControllerState
+        Replaced between steps by whoever reduces over the ranks, never within one.
+    limits : Limits or None
+        The hard gates of the present version.
+    transport : Transport or None
+        The line to the model, while there is one.
+    counts : Counts
+        Of the present step.
+    on_truth : callable or None
+        Told of every piece and its reasons once its outputs are there.
+
+    Parameters
+    ----------
+    operator : Operator
+        The truth and its signature.
+    controller : Controller
+        The rules.
+    seed : int
+        Seed of the coins.
+    deadline : float
+        Longest wait for an answer [s].
+    stopwatch : Stopwatch
+        Where the seconds are charged.
+    """
+
+    def __init__(
+        self, operator: Operator, controller: Controller, *, seed: int, deadline: float, stopwatch: Stopwatch
+    ) -> None:
+        self.operator = operator
+        self.controller = controller
+        self.state: ControllerState = controller.start()
+        self.limits: Limits | None = None
+        self.transport: Transport | None = None
+        self.counts = Counts()
+        self.on_truth: Callable[[Piece, Reasons], None] | None = None
+        self.elements = self.truth_elements = self.asked_elements = 0
+        self._seed, self._deadline, self._stopwatch = seed, deadline, stopwatch
+        self._atol, self._rtol = np.array(operator.signature.atol), np.array(operator.signature.rtol)
+        self._model_seconds = 0.0
+
+    def inputs(self, count: int) -> Floats:
+        """Give an array (count, n_in) to gather into: the transport's own memory where it fits, so nothing is copied."""
+        if self.transport is None or self.transport.busy or count > self.transport.capacity:
+            return np.empty((count, len(self.operator.signature.inputs)))
+        return self.transport.inputs(count)
+
+    def evaluate(self, inputs: Floats, outputs: Floats, ids: NDArray[np.int64], dt: float, step: int, call: int) -> CallRecord:
+        """Fill the outputs of every element, from the surrogate or from the truth. Collective: no."""
+        counts = Counts()
+        self.elements += len(inputs)
+        truth, wait = self._stopwatch.seconds["truth"], self._stopwatch.seconds["wait"]
+        self._model_seconds = 0.0
+        size = len(inputs) if self.transport is None else self.transport.capacity
+        for start in range(0, len(inputs), max(size, 1)):
+            rows = slice(start, start + size)
+            piece = Piece(inputs[rows], outputs[rows], ids[rows], dt, step, call)
+            reasons = self._decide(piece, counts)
+            counts.reasons += np.bincount(reasons, minlength=len(Reason))
+            if self.on_truth is not None:
+                self.on_truth(piece, reasons)
+        self.counts.add(counts)
+        return CallRecord(
+            step=step,
+            call=call,
+            counts=counts,
+            threshold=self.state.threshold,
+            audit_rate=self.audit_rate,
+            version=self.state.version,
+            truth_seconds=self._stopwatch.seconds["truth"] - truth,
+            wait_seconds=self._stopwatch.seconds["wait"] - wait,
+            model_seconds=self._model_seconds,
+        )
+
+    def take_counts(self) -> Counts:
+        """Give the counts of the step and begin the next one's."""
+        counts, self.counts = self.counts, Counts()
+        return counts
+
+    @property
+    def audit_rate(self) -> float:
+        """Share of the decisions that is audited in this step."""
+        return self.controller.audit_rate_now(self.state)
+
+    def _closed(self) -> Reason | None:
+        """Why no question can be asked now, if so."""
+        if self.controller.mode == "physics":
+            return Reason.PHYSICS
+        if self.state.version == 0:
+            return Reason.NO_MODEL
+        assert self.transport is not None
+        if self.transport.lost:
+            return Reason.SERVER_LOST
+        # One question may be late, its slot is taken: go on without asking until the server has come round to it.
+        return Reason.TIMEOUT if self.transport.busy else None
+
+    def _decide(self, piece: Piece, counts: Counts) -> Reasons:
+        closed = self._closed()
+        if closed is not None:
+            return self._refuse(piece, closed, counts, np.zeros(len(piece.ids), np.bool_))
+        self._ask(piece)
+        with self._stopwatch.timing("gate"):
+            audited = tosses(self.audit_rate, self._seed, piece.step, piece.call, piece.ids, stream=Stream.AUDIT)
+        self._truth(piece, audited)  # while the server computes
+        assert self.transport is not None
+        with self._stopwatch.timing("wait"):
+            answer = self.transport.answer(self._deadline)
+        if not answer.arrived:
+            return self._refuse(piece, answer.reason, counts, audited)
+        return self._take(piece, answer, audited, counts)
+
+    def _ask(self, piece: Piece) -> None:
+        assert self.transport is not None
+        with self._stopwatch.timing("gather"):
+            desk = self.transport.inputs(len(piece.inputs))
+            if not np.may_share_memory(desk, piece.inputs):
+                np.copyto(desk, piece.inputs)
+            self.transport.ask(len(piece.inputs), piece.dt, self.state.version)
+
+    def _refuse(self, piece: Piece, reason: Reason, counts: Counts, done: NDArray[np.bool_]) -> Reasons:
+        """Send everything to the truth that is not done yet."""
+        self._truth(piece, ~done)
+        counts.audited[0] += len(piece.ids)
+        return np.full(len(piece.ids), reason, np.uint8)
+
+    def _take(self, piece: Piece, answer: Answer, audited: NDArray[np.bool_], counts: Counts) -> Reasons:
+        """Judge an answer, measure it where it was audited, take it where it may stand."""
+        self.asked_elements += len(piece.ids)
+        self._model_seconds += answer.seconds
+        with self._stopwatch.timing("gate"):
+            reasons = self._judge(piece, answer)
+            error, loss = losses(
+                answer.mean[audited], piece.outputs[audited], self._atol, self._rtol, self.controller.cap
+            )
+            counts.audited += audited_sums(reasons, audited, error, loss, self.audit_rate).counts
+            reasons[audited] = Reason.AUDIT
+            accepted = reasons == Reason.ACCEPTED
+        with self._stopwatch.timing("scatter"):
+            np.copyto(piece.outputs, answer.mean, where=accepted[:, np.newaxis])
+        self._truth(piece, ~(accepted | audited))
+        return reasons
+
+    def _judge(self, piece: Piece, answer: Answer) -> Reasons:
+        if not self.controller.uses_gate:
+            return np.full(len(piece.ids), Reason.ACCEPTED, np.uint8)
+        assert self.limits is not None
+        return judge(
+            piece.inputs,
+            answer.mean,
+            answer.score,
+            self.limits,
+            threshold=self.state.threshold,
+            stopped=self.state.stopped,
+        )
+
+    def _truth(self, piece: Piece, chosen: NDArray[np.bool_]) -> None:
+        rows = np.flatnonzero(chosen)
+        self.truth_elements += len(rows)
+        with self._stopwatch.timing("truth"):
+            if len(rows) == len(chosen):
+                piece.outputs[...] = self.operator.evaluate_truth(piece.inputs, piece.dt)
+            elif len(rows):
+                piece.outputs[rows] = self.operator.evaluate_truth(piece.inputs[rows], piece.dt)

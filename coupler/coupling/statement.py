@@ -1,0 +1,104 @@
+"""The statement at the end of a run: the summary, from the account and every rank's seconds."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from mpi4py import MPI
+
+from coupler.config import Case
+from coupler.clock import Stopwatch
+from coupler.coupling.account import Account
+from coupler.coupling.route import Route
+from coupler.summary import ConservedSum, ModelSummary, Seconds, Summary
+
+
+@dataclass(frozen=True)
+class Results:
+    """What only the loop around the coupling knows of a run.
+
+    Parameters
+    ----------
+    steps : int
+        Steps that were made.
+    models : sequence of ModelSummary
+        Versions that took over.
+    retrainings : int
+        Training rounds that were started.
+    state_sha256 : str or None
+        Hash of the final fields.
+    mass : dict
+        Conserved sums.
+    """
+
+    steps: int
+    models: Sequence[ModelSummary]
+    retrainings: int
+    state_sha256: str | None
+    mass: dict[str, ConservedSum]
+
+
+def statement(
+    case: Case, comm: MPI.Intracomm, stopwatch: Stopwatch, account: Account, routes: Sequence[Route], results: Results
+) -> Summary:
+    """Write the summary of a run, the same on every rank.
+
+    Collective: yes.
+    """
+    costs = _costs(comm, stopwatch, routes)
+    return Summary(
+        status="finished",
+        steps=results.steps,
+        ranks=comm.size,
+        seed=case.run.seed,
+        mode=case.controller.mode,
+        elements=account.total.elements,
+        decisions=account.decisions(),
+        certificate=account.certificate(),
+        seconds=_slowest(comm, stopwatch),
+        truth_seconds_per_element=costs.truth_per_element,
+        surrogate_seconds_per_element=costs.surrogate_per_element,
+        speedup_estimate=costs.speedup,
+        models=list(results.models),
+        retrainings=results.retrainings,
+        state_sha256=results.state_sha256,
+        mass=results.mass,
+        reasons=account.reasons(),
+    )
+
+
+def _slowest(comm: MPI.Intracomm, stopwatch: Stopwatch) -> Seconds:
+    return Seconds(total=comm.allreduce(stopwatch.total, MPI.MAX), **{
+        activity: comm.allreduce(seconds, MPI.MAX) for activity, seconds in stopwatch.seconds.items()
+    })
+
+
+@dataclass(frozen=True)
+class _Costs:
+    truth_per_element: float
+    surrogate_per_element: float
+    speedup: float
+
+
+def _costs(comm: MPI.Intracomm, stopwatch: Stopwatch, routes: Sequence[Route]) -> _Costs:
+    """Measure what truth and answers cost, and what this run's truth alone would have cost on the slowest rank."""
+    seconds = stopwatch.seconds
+    truth = sum(route.truth_elements for route in routes)
+    asked = sum(route.asked_elements for route in routes)
+    elements = sum(route.elements for route in routes)
+    asking = seconds["gather"] + seconds["wait"] + seconds["gate"] + seconds["scatter"]
+    mine = np.array([seconds["truth"], truth, asking, asked])
+    total = np.zeros_like(mine)
+    comm.Allreduce(mine, total)
+    truth_per_element = _ratio(float(total[0]), float(total[1]))
+    loop = stopwatch.total - seconds["setup"]
+    physics = loop - seconds["truth"] - asking + elements * truth_per_element
+    return _Costs(
+        truth_per_element=truth_per_element,
+        surrogate_per_element=_ratio(float(total[2]), float(total[3])),
+        speedup=_ratio(comm.allreduce(physics, MPI.MAX), comm.allreduce(loop, MPI.MAX)),
+    )
+
+
+def _ratio(part: float, whole: float) -> float:
+    return part / whole if whole else 0.0

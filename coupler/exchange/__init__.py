@@ -1,0 +1,19 @@
+"""The way from a rank's elements to the model and back: arena, doorbell and the transports over them."""
+
+from coupler.exchange.arena import Arena, ArenaAddress, ArenaLayout, Slot, SlotShape
+from coupler.exchange.inprocess import InProcessTransport
+from coupler.exchange.shared import SharedTransport
+from coupler.exchange.transport import Answer, Predict, Transport
+
+__all__ = [
+    "Answer",
+    "Arena",
+    "ArenaAddress",
+    "ArenaLayout",
+    "InProcessTransport",
+    "Predict",
+    "SharedTransport",
+    "Slot",
+    "SlotShape",
+    "Transport",
+]

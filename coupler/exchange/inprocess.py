@@ -1,0 +1,59 @@
+"""The in-process transport: the model inside the rank, for CPU-only machines and as the yardstick."""
+
+import time
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coupler.exchange.arena import SlotShape
+from coupler.exchange.transport import Answer, Predict, Transport
+from coupler.records import Reason
+
+
+class InProcessTransport(Transport):
+    """Answers by calling the model here and now.
+
+    Parameters
+    ----------
+    shape : SlotShape
+        Capacity and columns, as a slot of the arena would have.
+    predict : callable
+        The model; see :data:`coupler.exchange.transport.Predict`.
+    """
+
+    def __init__(self, shape: SlotShape, predict: Predict) -> None:
+        self.capacity = shape.capacity
+        self._predict = predict
+        self._inputs = np.zeros((shape.capacity, shape.n_in))
+        self._mean = np.zeros((shape.capacity, shape.n_out))
+        self._score = np.zeros(shape.capacity)
+        self._question = (0, 0.0, 0)
+
+    def inputs(self, count: int) -> NDArray[np.float64]:
+        """Give the private array to gather into."""
+        return self._inputs[:count]
+
+    def ask(self, count: int, dt: float, version: int) -> None:
+        """Remember the question; the work is done when the answer is wanted."""
+        self._question = (count, dt, version)
+
+    def answer(self, deadline: float) -> Answer:
+        """Run the model; there is nobody to wait for, so the deadline does not apply."""
+        count, dt, version = self._question
+        mean, score = self._mean[:count], self._score[:count]
+        started = time.perf_counter()
+        self._predict(self._inputs[:count], dt, version, mean, score)
+        return Answer(Reason.ACCEPTED, mean, score, time.perf_counter() - started)
+
+    @property
+    def busy(self) -> bool:
+        """Never: the answer is computed when it is wanted."""
+        return False
+
+    @property
+    def lost(self) -> bool:
+        """Never: the model dies with the rank."""
+        return False
+
+    def close(self) -> None:
+        """Nothing is held."""

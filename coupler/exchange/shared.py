@@ -1,0 +1,101 @@
+"""The shared transport: questions and answers lie in the node's arena, only their numbers are signalled."""
+
+import os
+import select
+import time
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coupler.exchange.arena import Arena
+from coupler.exchange.doorbell import ring, wait_for_change
+from coupler.exchange.transport import Answer, Transport
+from coupler.records import Reason
+
+# How often a waiting rank looks whether the server still lives [s]; its death is noticed within this time.
+_LIVENESS_SECONDS = 0.02
+
+
+class SharedTransport(Transport):
+    """A rank's slot in the arena and the doorbell of the server that answers it.
+
+    Parameters
+    ----------
+    arena : Arena
+        The node's segment; the server's process number must be in it.
+    slot : int
+        Which slot is this rank's for this operator.
+    """
+
+    def __init__(self, arena: Arena, slot: int) -> None:
+        self._arena = arena
+        self._slot = arena.slots[slot]
+        self._server = _ProcessWatch(int(arena.server_pid[0]))
+        self.capacity = self._slot.shape.capacity
+        self._count = 0
+        self._asked = 0.0
+
+    def inputs(self, count: int) -> NDArray[np.float64]:
+        """Give this rank's part of the arena: what is gathered into it is where the server reads."""
+        return self._slot.inputs[:count]
+
+    def ask(self, count: int, dt: float, version: int) -> None:
+        """Number the question and ring; a question still unanswered from before is abandoned by its number."""
+        slot = self._slot
+        self._count = count
+        slot.count[0], slot.version[0], slot.dt[0] = count, version, dt
+        self._asked = time.perf_counter()
+        slot.request[0] += np.uint32(1)
+        self._arena.bell[0] += np.uint32(1)
+        ring(self._arena.bell)
+
+    def answer(self, deadline: float) -> Answer:
+        """Wait until the answer's number is the question's; the deadline runs from the asking."""
+        slot = self._slot
+        reason = Reason.ACCEPTED
+        while slot.pending:
+            left = deadline - (time.perf_counter() - self._asked)
+            if left <= 0:
+                reason = Reason.TIMEOUT
+                break
+            if self._server.ended:
+                reason = Reason.SERVER_LOST
+                break
+            wait_for_change(slot.answer, int(slot.answer[0]), min(left, _LIVENESS_SECONDS))
+        return Answer(reason, slot.mean[: self._count], slot.score[: self._count], float(slot.seconds[0]))
+
+    @property
+    def busy(self) -> bool:
+        """Whether the server has not come round to the last question yet."""
+        return self._slot.pending
+
+    @property
+    def lost(self) -> bool:
+        """Whether the server's process has ended."""
+        return self._server.ended
+
+    def close(self) -> None:
+        """Stop watching the server; the arena has an owner of its own."""
+        self._server.close()
+
+
+class _ProcessWatch:
+    """Whether a process has ended, by its pidfd: safe against a number that is given out again."""
+
+    def __init__(self, pid: int) -> None:
+        self._descriptor = -1
+        self._poll = select.poll()
+        try:
+            self._descriptor = os.pidfd_open(pid)
+        except ProcessLookupError:
+            return
+        self._poll.register(self._descriptor, select.POLLIN)
+
+    @property
+    def ended(self) -> bool:
+        return self._descriptor < 0 or bool(self._poll.poll(0))
+
+    def close(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1

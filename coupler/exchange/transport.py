@@ -1,0 +1,75 @@
+"""What every transport does: take a question, give the answer or the reason why there is none."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coupler.records import Reason
+
+Predict = Callable[[NDArray[np.float64], float, int, NDArray[np.float64], NDArray[np.float64]], None]
+"""``predict(inputs, dt, version, mean, score)`` answers (n, n_in) rows into mean (n, n_out) and score (n,)."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back.
+
+    Parameters
+    ----------
+    reason : Reason
+        ``ACCEPTED`` if the arrays hold an answer, otherwise why they do not.
+    mean : ndarray (n, n_out)
+        The surrogate's outputs, a view that is valid until the next question.
+    score : ndarray (n,)
+        Its doubt, likewise.
+    seconds : float
+        Time the model itself took for the batch this question travelled in [s].
+    """
+
+    reason: Reason
+    mean: NDArray[np.float64]
+    score: NDArray[np.float64]
+    seconds: float
+
+    @property
+    def arrived(self) -> bool:
+        """Whether there is an answer."""
+        return self.reason is Reason.ACCEPTED
+
+
+class Transport(ABC):
+    """One rank's line to the model of one operator.
+
+    The order is: fill :meth:`inputs`, :meth:`ask`, do other work, :meth:`answer`.
+    """
+
+    capacity: int
+
+    @abstractmethod
+    def inputs(self, count: int) -> NDArray[np.float64]:
+        """Give the array (count, n_in) to gather a question into, ``count`` at most ``capacity``."""
+
+    @abstractmethod
+    def ask(self, count: int, dt: float, version: int) -> None:
+        """Send the question: the first ``count`` rows of the inputs, to this version of the model."""
+
+    @abstractmethod
+    def answer(self, deadline: float) -> Answer:
+        """Wait for the answer to the last question, at most ``deadline`` seconds; never raises for a lost server."""
+
+    @property
+    @abstractmethod
+    def busy(self) -> bool:
+        """Whether the last question is still unanswered, so that its place is taken."""
+
+    @property
+    @abstractmethod
+    def lost(self) -> bool:
+        """Whether nobody will answer any more."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of whatever the transport holds."""

@@ -1,0 +1,138 @@
+"""``fields.h5`` and ``fields.xdmf``: pictures of the fields over time, for ParaView, xarray and plots.
+
+Rank 0 is the aggregator: blocks are gathered to it field by field and it writes whole global arrays. Where h5py
+was built with MPI, every rank writes its own block instead.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from xml.sax.saxutils import quoteattr
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from coupler.field import Field, State
+from coupler.grid import Grid
+
+
+class FieldsFile:
+    """A growing HDF5 file with one dataset (time, *grid) per field; written by all ranks together.
+
+    Parameters
+    ----------
+    path : Path
+        ``fields.h5``; the XDMF description goes beside it.
+    grid : Grid
+        Decomposition the blocks come from.
+    fields : sequence of Field
+        What is written.
+
+    Collective: yes, as every method.
+    """
+
+    def __init__(self, path: Path, grid: Grid, fields: Sequence[Field]) -> None:
+        self._path, self._grid, self._fields = path, grid, tuple(fields)
+        self._times: list[float] = []
+        if grid.rank == 0:
+            self._create()
+        grid.comm.Barrier()
+
+    def write(self, state: State, step: int, time: float) -> None:
+        """Append the fields at this step. Collective: yes."""
+        if h5py.get_config().mpi:
+            self._write_parallel(state, step, time)
+        else:
+            self._write_gathered(state, step, time)
+        self._times.append(time)
+        if self._grid.rank == 0:
+            self._write_xdmf()
+
+    def _create(self) -> None:
+        shape = self._grid.shape
+        with h5py.File(self._path, "x") as file:
+            for name, kind in (("time", np.float64), ("step", np.int64)):
+                file.create_dataset(name, shape=(0,), maxshape=(None,), dtype=kind, chunks=(1024,))
+            file["time"].make_scale("time")
+            scales = []
+            for axis, cells in enumerate(shape):
+                spacing = self._grid.spacing[axis]
+                file[_AXES[axis]] = (np.arange(cells) + 0.5) * spacing
+                file[_AXES[axis]].make_scale(_AXES[axis])
+                scales.append(file[_AXES[axis]])
+            for field in self._fields:
+                data = file.create_dataset(
+                    field.name, shape=(0, *shape), maxshape=(None, *shape), dtype=np.float64, chunks=(1, *shape)
+                )
+                data.attrs["units"] = field.unit
+                data.dims[0].attach_scale(file["time"])
+                for axis, scale in enumerate(scales):
+                    data.dims[axis + 1].attach_scale(scale)
+
+    def _write_gathered(self, state: State, step: int, time: float) -> None:
+        for field in self._fields:
+            whole = self._grid.gather(state[field.name].interior)
+            if whole is not None:
+                with h5py.File(self._path, "r+") as file:
+                    _append(file[field.name], whole)
+        if self._grid.rank == 0:
+            with h5py.File(self._path, "r+") as file:
+                _append(file["time"], np.float64(time))
+                _append(file["step"], np.int64(step))
+
+    def _write_parallel(self, state: State, step: int, time: float) -> None:
+        block = tuple(slice(start, stop) for start, stop in zip(self._grid.start, self._grid.stop, strict=True))
+        with h5py.File(self._path, "r+", driver="mpio", comm=self._grid.comm) as file:
+            for name in ("time", "step", *(field.name for field in self._fields)):
+                file[name].resize(len(self._times) + 1, axis=0)
+            for field in self._fields:
+                file[field.name][(-1, *block)] = state[field.name].interior
+            if self._grid.rank == 0:
+                file["time"][-1], file["step"][-1] = time, step
+
+    def _write_xdmf(self) -> None:
+        path = self._path.with_suffix(".xdmf")
+        temporary = path.with_suffix(".xdmf.tmp")
+        temporary.write_text(_xdmf(self._path.name, self._grid, self._fields, self._times), encoding="utf-8")
+        temporary.replace(path)
+
+
+_AXES = ("axis0", "axis1", "axis2")
+
+
+def _append(data: h5py.Dataset, value: NDArray[np.float64] | np.float64 | np.int64) -> None:
+    data.resize(len(data) + 1, axis=0)
+    data[-1] = value
+
+
+def _xdmf(file: str, grid: Grid, fields: Sequence[Field], times: Sequence[float]) -> str:
+    """Describe the HDF5 file: a uniform mesh (one layer of cells thick below three dimensions) with cell values."""
+    shape = (1,) * (3 - grid.ndim) + tuple(grid.shape)
+    spacing = (min(grid.spacing),) * (3 - grid.ndim) + tuple(grid.spacing)
+    nodes = " ".join(str(cells + 1) for cells in shape)
+    stored = " ".join(str(cells) for cells in grid.shape)
+    parts = [
+        '<?xml version="1.0"?>\n<Xdmf Version="3.0"><Domain><Grid Name="fields" GridType="Collection" CollectionType="Temporal">'
+    ]
+    for index, time in enumerate(times):
+        parts.append(f'<Grid Name="step"><Time Value="{time!r}"/>')
+        parts.append(f'<Topology TopologyType="3DCoRectMesh" Dimensions="{nodes}"/><Geometry GeometryType="ORIGIN_DXDYDZ">')
+        parts.append('<DataItem Dimensions="3" Format="XML">0 0 0</DataItem>')
+        parts.append(f'<DataItem Dimensions="3" Format="XML">{" ".join(repr(float(step)) for step in spacing)}</DataItem></Geometry>')
+        for field in fields:
+            parts.append(f"<Attribute Name={quoteattr(field.name)} AttributeType=\"Scalar\" Center=\"Cell\">")
+            parts.append(_hyperslab(file, field.name, index, len(times), grid, stored))
+            parts.append("</Attribute>")
+        parts.append("</Grid>")
+    parts.append("</Grid></Domain></Xdmf>\n")
+    return "\n".join(parts)
+
+
+def _hyperslab(file: str, name: str, index: int, count: int, grid: Grid, stored: str) -> str:
+    rank = grid.ndim + 1
+    start = " ".join(["0"] * grid.ndim)
+    return (
+        f'<DataItem ItemType="HyperSlab" Dimensions="{stored}"><DataItem Dimensions="3 {rank}" Format="XML">'
+        f"{index} {start} {' '.join(['1'] * rank)} 1 {stored}</DataItem>"
+        f'<DataItem Dimensions="{count} {stored}" NumberType="Float" Precision="8" Format="HDF">{file}:/{name}</DataItem></DataItem>'
+    )

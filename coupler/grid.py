@@ -1,0 +1,458 @@
+"""Grid: Cartesian decomposition in 1, 2 or 3 dimensions and halo exchange.
+
+One communicator per axis and direction, so that no rank ever has two neighbours that could be confused; the
+reasons are in ``docs/decisions/0003-halo-by-direction.md``.
+"""
+
+import math
+import os
+import time
+import weakref
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Self, TypeAlias, TypeVar
+
+import numpy as np
+from mpi4py import MPI
+from numpy.typing import NDArray
+
+from coupler.errors import ConfigError, FieldMismatch, LifecycleError
+from coupler.field import Field, State
+
+Scalar = TypeVar("Scalar", bound=np.generic)
+T = TypeVar("T")
+_Message: TypeAlias = "tuple[MPI.BottomType, list[int], list[int], list[MPI.Datatype]]"
+
+# A neighbour in step answers within the first; one that computes the truth may take seconds, and the core is
+# then worth more to others than the 0.1 ms that a nap can add.
+YIELD_SECONDS = 200e-6
+NAP_SECONDS = 50e-6
+
+
+def block(index: int, parts: int, cells: int) -> slice:
+    """Give the cells of one block when ``cells`` are dealt out to ``parts`` blocks as evenly as can be."""
+    return slice(index * cells // parts, (index + 1) * cells // parts)
+
+
+def choose_dims(size: int, shape: Sequence[int], halo: int) -> tuple[int, ...]:
+    """Choose the number of ranks per dimension with the least surface between ranks.
+
+    Of equals it is the one that cuts the first dimensions, whose halos are contiguous in memory.
+
+    Parameters
+    ----------
+    size : int
+        Ranks in all; every one gets a block.
+    shape : sequence of int
+        Cells per dimension.
+    halo : int
+        Ghost width in cells: no block may be thinner, or a halo would reach past the neighbour.
+
+    Raises
+    ------
+    ConfigError
+        If no decomposition leaves every rank ``max(halo, 1)`` cells in every dimension.
+
+    Collective: no.
+    """
+    limits = tuple(cells // max(halo, 1) for cells in shape)
+    cells = math.prod(shape)
+
+    def cost(dims: tuple[int, ...]) -> tuple[int, ...]:
+        surface = sum((parts - 1) * (cells // across) for parts, across in zip(dims, shape, strict=True))
+        return (surface, *(-parts for parts in dims))
+
+    possible = _factorisations(size, limits)
+    if not possible:
+        raise ConfigError(_no_decomposition(size, list(shape), halo, limits))
+    return min(possible, key=cost)
+
+
+class Grid:
+    """A box of equal cells, dealt out to the ranks in blocks.
+
+    Parameters
+    ----------
+    shape : sequence of 1 to 3 int
+        Cells per dimension, all ranks together.
+    length : sequence of float, optional
+        Size of the box per dimension, in the kernel's unit of length; 1.0 each if None.
+    periodic : bool or sequence of bool
+        Whether a dimension wraps around, for all or one by one.
+    halo : int
+        Ghost width in cells on both sides of every dimension.
+    comm : mpi4py communicator, optional
+        The ranks that share the grid, ``MPI.COMM_WORLD`` if None. The grid talks on a communicator of its own.
+
+    Attributes
+    ----------
+    comm, size, rank
+        The grid's own communicator, its ranks in all and this one (numbered as in the one given).
+    dims, coords : tuple of int
+        Ranks per dimension, and this rank's place among them (C order).
+    start, stop, local_shape : tuple of int
+        First global cell of this rank per dimension, one past the last, and how many.
+    spacing : tuple of float
+        Size of a cell per dimension.
+
+    Raises
+    ------
+    ConfigError
+        If shape, length, periodic or halo mean nothing, or the ranks are too many for the cells.
+
+    Collective: yes.
+    """
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        *,
+        length: Sequence[float] | None = None,
+        periodic: bool | Sequence[bool] = True,
+        halo: int = 1,
+        comm: MPI.Intracomm | None = None,
+    ) -> None:
+        self.shape = _each("shape", shape, (1, 2, 3), _is_count, "1 to 3 positive whole numbers, as in [128, 128]")
+        ndim = self.ndim = len(self.shape)
+        sizes = (1.0,) * ndim if length is None else length
+        sizes = _each("length", sizes, (ndim,), _is_size, f"{ndim} positive numbers, one for each dimension")
+        self.length = tuple(map(float, sizes))
+        wraps = (periodic,) * ndim if isinstance(periodic, bool) else periodic
+        self.periodic = _each(
+            "periodic", wraps, (ndim,), lambda wrap: isinstance(wrap, bool), f"true or false, once or {ndim} times"
+        )
+        if not (halo == 0 or _is_count(halo)):
+            raise ConfigError(f"A halo of {halo} cells means nothing: set the kernel's halo to 0, 1, 2 or more.")
+        self.halo = halo
+        parent = MPI.COMM_WORLD if comm is None else comm
+        self.size, self.rank = parent.size, parent.rank
+        self.dims = choose_dims(self.size, self.shape, self.halo)
+        self.coords = self._coords(self.rank)
+        self.start = tuple(int(cells.start) for cells in self._block(self.rank))
+        self.stop = tuple(int(cells.stop) for cells in self._block(self.rank))
+        self.local_shape = tuple(last - first for first, last in zip(self.start, self.stop, strict=True))
+        self.spacing = tuple(size / cells for size, cells in zip(self.length, self.shape, strict=True))
+        # Not Dup: it would copy the topology of a Cartesian parent, and graphs on top of that are broken
+        # in Open MPI 5.0 (open-mpi/ompi#14420).
+        self.comm = MPI.Intracomm(parent.Split(0, self.rank))
+        self._rounds = tuple(
+            self._shifts(axis) for axis in range(ndim) if halo > 0 and (self.periodic[axis] or self.dims[axis] > 1)
+        )
+        self._plans: dict[int, _Plan] = {}
+        self._open = True
+
+    @cached_property
+    def ids(self) -> NDArray[np.int64]:
+        """Global C-order number of every local cell, (n_local,), in local C order."""
+        ranges = np.ix_(*(np.arange(first, last) for first, last in zip(self.start, self.stop, strict=True)))
+        return np.ravel_multi_index(ranges, self.shape).reshape(-1).astype(np.int64, copy=False)
+
+    def centres(self, axis: int) -> NDArray[np.float64]:
+        """Give this rank's cell centres along an axis, (local_shape[axis],), in the unit of ``length``.
+
+        They come from global indices: bitwise the same whatever the decomposition.
+        """
+        cells = np.arange(self.start[axis], self.stop[axis], dtype=np.float64)
+        return (cells + 0.5) * self.spacing[axis]
+
+    def state(self, fields: tuple[Field, ...]) -> State:
+        """Make the fields on this rank's block, halo included, all zero."""
+        return State(fields, self.local_shape, self.halo)
+
+    def exchange(self, state: State) -> None:
+        """Fill the halos of all fields with the neighbours' cells, corners and edges included.
+
+        Halos outside a non-periodic edge stay as they are, so a kernel may keep boundary values there; they are
+        passed along the edge into the corners of the neighbours. The first exchange of a state builds a plan, which
+        is kept for as long as the state lives; all ranks must exchange the same states in the same order.
+
+        Raises
+        ------
+        FieldMismatch, LifecycleError
+            If a field has another shape or halo than the grid; if the grid is closed.
+
+        Collective: yes.
+        """
+        for requests in self._plan_of(state).rounds:
+            MPI.Prequest.Startall(requests)
+            _wait(requests)
+
+    def reflect(self, state: State) -> None:
+        """Fill the halos outside non-periodic edges with the nearest cells, mirrored: nothing flows through.
+
+        Before or after :meth:`exchange` makes no difference once both are done. Raises FieldMismatch as it does.
+
+        Collective: no.
+        """
+        self._check(state)
+        halo = self.halo
+        for axis in range(self.ndim):
+            if self.periodic[axis]:
+                continue
+            cells = self.local_shape[axis]
+            for local in state.values():
+                layers = np.moveaxis(local.array, axis, 0)
+                if self.coords[axis] == 0:
+                    layers[:halo] = layers[halo : 2 * halo][::-1]
+                if self.coords[axis] == self.dims[axis] - 1:
+                    layers[cells + halo :] = layers[cells : cells + halo][::-1]
+
+    def gather(self, array: NDArray[Scalar]) -> NDArray[Scalar] | None:
+        """Put the blocks of all ranks together: the array of the grid's shape on rank 0, None elsewhere.
+
+        Parameters
+        ----------
+        array : ndarray, local_shape
+            This rank's cells without halo, of any number type, the same on all ranks.
+
+        Raises
+        ------
+        FieldMismatch, LifecycleError
+            If the array is not this rank's block; if the grid is closed.
+
+        Collective: yes.
+        """
+        self._require_open()
+        if array.shape != self.local_shape:
+            raise FieldMismatch(
+                f"rank {self.rank}: gather got an array of shape {array.shape}, the block has {self.local_shape} cells "
+                'and would land in the wrong place: pass the interior, state["..."].interior.'
+            )
+        counts = self._counts() if self.rank == 0 else []
+        pieces = np.empty(sum(counts), array.dtype)
+        _wait([self.comm.Igatherv(np.ascontiguousarray(array), (pieces, counts) if self.rank == 0 else None)])
+        if self.rank > 0:
+            return None
+        whole = np.empty(self.shape, array.dtype)
+        for rank, piece in enumerate(np.split(pieces, np.cumsum(counts)[:-1])):
+            target = whole[self._block(rank)]
+            target[...] = piece.reshape(target.shape)
+        return whole
+
+    def scatter(self, whole: NDArray[Scalar] | None) -> NDArray[Scalar]:
+        """Deal out an array of the grid's shape on rank 0 to all ranks; the inverse of :meth:`gather`.
+
+        Raises
+        ------
+        FieldMismatch, LifecycleError
+            On all ranks, if rank 0 did not give an array of the grid's shape; if the grid is closed.
+
+        Collective: yes.
+        """
+        self._require_open()
+        # All ranks must learn of a wrong array, or all but one would wait for ever.
+        shape, dtype = self.comm.bcast(None if whole is None else (whole.shape, whole.dtype)) or (None, None)
+        if shape != self.shape:
+            raise FieldMismatch(
+                f"scatter got {'nothing' if shape is None else f'an array of shape {shape}'} on rank 0, the grid has "
+                f"{self.shape} cells: pass the whole array there; the other ranks may pass None."
+            )
+        blocks = [] if whole is None or self.rank > 0 else [whole[self._block(rank)] for rank in range(self.size)]
+        outgoing = (np.concatenate(list(map(np.ravel, blocks))), self._counts()) if blocks else None
+        mine: NDArray[Scalar] = np.empty(self.local_shape, dtype)
+        _wait([self.comm.Iscatterv(outgoing, mine)])
+        return mine
+
+    def close(self) -> None:
+        """Free communicators, requests and datatypes; a second call does nothing.
+
+        Collective: yes.
+        """
+        if not self._open:
+            return
+        self._open = False
+        for plan in self._plans.values():
+            plan.free()
+        self._plans.clear()
+        for shift in (shift for pair in self._rounds for shift in pair):
+            shift.comm.Free()
+        self.comm.Free()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        # A rank that fails alone must not wait for the others in a collective: its error would never be seen.
+        if kind is None:
+            self.close()
+
+    def __repr__(self) -> str:
+        owned = ", ".join(f"{first}:{last}" for first, last in zip(self.start, self.stop, strict=True))
+        wraps = ", ".join("periodic" if wrap else "bounded" for wrap in self.periodic)
+        return (
+            f"Grid of {_times(self.shape)} cells on {_times(self.dims)} ranks\n"
+            f"  length: {_times(self.length)} ({wraps})\n  halo: {self.halo}\n"
+            f"  rank {self.rank} at {self.coords}: cells [{owned}]"
+        )
+
+    def _coords(self, rank: int) -> tuple[int, ...]:
+        return tuple(int(place) for place in np.unravel_index(rank, self.dims))
+
+    def _block(self, rank: int) -> tuple[slice, ...]:
+        return tuple(map(block, self._coords(rank), self.dims, self.shape))
+
+    def _counts(self) -> list[int]:
+        return [math.prod(cells.stop - cells.start for cells in self._block(rank)) for rank in range(self.size)]
+
+    def _neighbours(self, axis: int, step: int) -> list[int]:
+        """Name the rank one block further along the axis; none outside a non-periodic edge."""
+        place = list(self.coords)
+        place[axis] += step
+        if self.periodic[axis]:
+            place[axis] %= self.dims[axis]
+        elif not 0 <= place[axis] < self.dims[axis]:
+            return []
+        return [int(np.ravel_multi_index(place, self.dims))]
+
+    def _shifts(self, axis: int) -> "tuple[_Shift, _Shift]":
+        below, above = self._neighbours(axis, -1), self._neighbours(axis, 1)
+        cells, halo = self.local_shape[axis], self.halo
+        upwards = self.comm.Create_dist_graph_adjacent(below, above)
+        downwards = self.comm.Create_dist_graph_adjacent(above, below)
+        return (
+            _Shift(upwards, axis, below, above, sent=cells, received=0),
+            _Shift(downwards, axis, above, below, sent=halo, received=cells + halo),
+        )
+
+    def _plan_of(self, state: State) -> "_Plan":
+        self._require_open()
+        plan = self._plans.get(id(state))
+        if plan is None or plan.owner() is not state:
+            self._check(state)
+            # Not in a callback of the collector, which may run in the middle of any MPI call.
+            for key in [key for key, old in self._plans.items() if old.owner() is None]:
+                self._plans.pop(key).free()
+            plan = self._plans[id(state)] = _plan(state, self._rounds, self.halo)
+        return plan
+
+    def _check(self, state: State) -> None:
+        expected = tuple(cells + 2 * self.halo for cells in self.local_shape)
+        for name, local in state.items():
+            if local.halo != self.halo or local.array.shape != expected:
+                raise FieldMismatch(
+                    f'rank {self.rank}: field "{name}" has {local.interior.shape} cells and halo {local.halo}, the '
+                    f"grid {self.local_shape} and {self.halo}, so cells would land in the wrong place: make the state "
+                    "with grid.state(fields)."
+                )
+
+    def _require_open(self) -> None:
+        if not self._open:
+            raise LifecycleError("This grid is closed and can no longer communicate: do so inside its with block.")
+
+
+@dataclass(frozen=True)
+class _Shift:
+    """Move cells by one block along an axis: who sends to me, to whom I send, and which layers."""
+
+    comm: MPI.Distgraphcomm
+    axis: int
+    sources: list[int]
+    targets: list[int]
+    sent: int
+    received: int
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """Persistent requests of one state: a pair per axis, to be done one axis after another.
+
+    It is found by the state's identity, not by addresses: memory is reused on one rank and not on another, and
+    then not all ranks would come to build a plan, which is collective.
+    """
+
+    owner: "weakref.ref[State]"
+    rounds: tuple[list[MPI.Prequest], ...]
+    types: tuple[MPI.Datatype, ...]
+
+    def free(self) -> None:
+        for request in (request for pair in self.rounds for request in pair):
+            request.Free()
+        for datatype in self.types:
+            datatype.Free()
+
+
+def _plan(state: State, rounds: tuple[tuple[_Shift, _Shift], ...], halo: int) -> _Plan:
+    arrays = [local.array for local in state.values()]
+    types: list[MPI.Datatype] = []
+
+    def message(neighbours: list[int], axis: int, first: int) -> _Message:
+        layers = [_layers(arrays, axis, first, halo) for _ in neighbours]
+        types.extend(layers)  # kept as long as the requests: Open MPI has their handles in its schedule
+        return MPI.BOTTOM, [1] * len(layers), [0] * len(layers), layers
+
+    def request(shift: _Shift) -> MPI.Prequest:
+        outgoing = message(shift.targets, shift.axis, shift.sent)
+        return shift.comm.Neighbor_alltoallw_init(outgoing, message(shift.sources, shift.axis, shift.received))
+
+    requests = tuple([request(shift) for shift in pair] for pair in rounds)
+    return _Plan(weakref.ref(state), requests, tuple(types))
+
+
+def _layers(arrays: list[NDArray[np.float64]], axis: int, first: int, thickness: int) -> MPI.Datatype:
+    """Describe the same layers of all arrays by their addresses, as one datatype.
+
+    They span the other axes with their halos: the stale ones are overwritten when their own axis has its turn.
+    """
+    assert all(array.flags.c_contiguous and array.dtype == np.float64 for array in arrays)
+    sizes = list(arrays[0].shape)
+    starts = [first if dimension == axis else 0 for dimension in range(len(sizes))]
+    subsizes = [thickness if dimension == axis else cells for dimension, cells in enumerate(sizes)]
+    part = MPI.DOUBLE.Create_subarray(sizes, subsizes, starts)
+    addresses = [MPI.Get_address(array) for array in arrays]
+    layers = MPI.Datatype.Create_struct([1] * len(arrays), addresses, [part] * len(arrays)).Commit()
+    part.Free()
+    return layers
+
+
+def _wait(requests: Sequence[MPI.Request]) -> None:
+    """Wait without keeping a core from those who could use it: first yield it, later sleep."""
+    patience = time.perf_counter() + YIELD_SECONDS
+    while not MPI.Request.Testall(requests):
+        if time.perf_counter() < patience:
+            os.sched_yield()
+        else:
+            time.sleep(NAP_SECONDS)
+
+
+def _factorisations(size: int, limits: tuple[int, ...]) -> list[tuple[int, ...]]:
+    """List the ways to write ``size`` as one factor per dimension, none above its limit."""
+    if not limits:
+        return [()] if size == 1 else []
+    divisors = (parts for parts in range(1, min(size, limits[0]) + 1) if size % parts == 0)
+    return [(parts, *rest) for parts in divisors for rest in _factorisations(size // parts, limits[1:])]
+
+
+def _no_decomposition(size: int, shape: list[int], halo: int, limits: tuple[int, ...]) -> str:
+    if 0 in limits:
+        return (
+            f"grid.shape = {shape} is thinner than the halo of {halo} cells, which would reach past the neighbour: "
+            f"give every dimension of grid.shape at least {halo} cells."
+        )
+    fewer = min(size - 1, math.prod(limits))
+    while not _factorisations(fewer, limits):
+        fewer -= 1
+    return (
+        f"{size} ranks cannot share grid.shape = {shape} with halo {halo}, because every rank needs a block at least "
+        f"{max(halo, 1)} wide in each dimension: start fewer ranks (mpirun -n {fewer}) or give a larger grid.shape."
+    )
+
+
+def _each(
+    key: str, values: Sequence[T], counts: tuple[int, ...], fits: Callable[[T], bool], wanted: str
+) -> tuple[T, ...]:
+    if not (isinstance(values, Sequence) and len(values) in counts and all(map(fits, values))):
+        raise ConfigError(f"grid.{key} = {values} describes no grid: give {wanted}.")
+    return tuple(values)
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _is_size(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
+
+
+def _times(values: Sequence[float]) -> str:
+    return " x ".join(f"{value:.12g}" for value in values)

@@ -1,0 +1,196 @@
+"""Versions of models on disk: weights as safetensors and a card as JSON, never a pickle."""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load as read_tensors
+from safetensors.torch import save as tensors_as_bytes
+
+from coupler import plugin
+from coupler.errors import CouplerError, did_you_mean
+from coupler.learning.atomic import replacing
+from coupler.operator import Signature
+from coupler.surrogate import Surrogate
+
+
+class ModelCard(BaseModel):
+    """What is known of one version of a model.
+
+    Parameters
+    ----------
+    version : int
+        Counts from 1 per operator.
+    operator : str
+        Operator name.
+    surrogate, params : str, mapping
+        Plug-in name of the class and its keyword arguments.
+    signature : mapping
+        :meth:`Signature.to_json` of the operator it was trained for.
+    step : int
+        Time step at which its training began.
+    samples : int
+        Samples it was trained on, without those held out.
+    range_lower, range_upper : tuple of float
+        Per input, the range it was trained on; outside it must not answer.
+    threshold : float
+        First threshold of the score.
+    holdout_loss, holdout_accepted : float
+        Mean capped error of all held-out elements, and the share of them that the threshold accepts.
+    seconds : float
+        Training time [s].
+    sha256 : str
+        Of the file of weights.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    version: int
+    operator: str
+    surrogate: str
+    params: dict[str, Any]
+    signature: dict[str, Any]
+    step: int
+    samples: int
+    range_lower: tuple[float, ...]
+    range_upper: tuple[float, ...]
+    threshold: float
+    holdout_loss: float
+    holdout_accepted: float
+    seconds: float
+    sha256: str
+
+
+class Registry:
+    """The models of a run, ``NAME-v0001.safetensors`` and ``NAME-v0001.json`` in one folder.
+
+    Parameters
+    ----------
+    folder : Path
+        The run's ``models`` folder; made if missing. One process registers, any may read.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def register(self, surrogate: Surrogate, facts: Mapping[str, Any]) -> ModelCard:
+        """Write a surrogate as the next version of its operator.
+
+        The same weights from the same step again are not a new version: a resumed run repeats its trainings.
+
+        Parameters
+        ----------
+        surrogate : Surrogate
+            The trained module.
+        facts : mapping
+            The fields of :class:`ModelCard` except version, signature and sha256.
+
+        Returns
+        -------
+        ModelCard
+
+        Collective: no; one process of the run calls it.
+        """
+        state = {name: tensor.detach().cpu().contiguous() for name, tensor in surrogate.state_dict().items()}
+        weights = tensors_as_bytes(state)
+        versions = self.versions(facts["operator"])
+        card = ModelCard(
+            version=max(versions, default=0) + 1,
+            signature=surrogate.signature.to_json(),
+            sha256=hashlib.sha256(weights).hexdigest(),
+            **facts,
+        )
+        for known in (self.card(card.operator, version) for version in versions):
+            if (known.sha256, known.step) == (card.sha256, card.step):
+                return known
+        # The card is written last: a version exists when its card does.
+        with replacing(self._weights_path(card)) as temporary:
+            temporary.write_bytes(weights)
+        with replacing(self._card_path(card.operator, card.version)) as temporary:
+            temporary.write_text(card.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        return card
+
+    def versions(self, operator: str) -> list[int]:
+        """List the versions of an operator's model, oldest first."""
+        pattern = re.compile(rf"{re.escape(operator)}-v(\d{{4,}})\.json")
+        matches = (pattern.fullmatch(path.name) for path in self._folder.iterdir())
+        return sorted(int(match.group(1)) for match in matches if match)
+
+    def card(self, operator: str, version: int) -> ModelCard:
+        """Read the card of a version.
+
+        Raises
+        ------
+        CouplerError
+            If there is no such version or its card is damaged.
+        """
+        path = self._card_path(operator, version)
+        if not path.is_file():
+            known = did_you_mean(str(version), (str(item) for item in self.versions(operator)))
+            raise CouplerError(
+                f'There is no version {version} of the model of "{operator}": {path} does not exist.{known}'
+            )
+        try:
+            return ModelCard.model_validate(json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError) as error:  # pydantic's and json's errors are ValueErrors
+            said = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
+            raise CouplerError(
+                f"The model card {path} is damaged ({said}), so nobody can say what the weights beside it are. "
+                "Restore both files, or delete both."
+            ) from error
+
+    def load(self, card: ModelCard) -> Surrogate:
+        """Build a version's surrogate and give it its weights.
+
+        Returns
+        -------
+        Surrogate
+            On the CPU.
+
+        Raises
+        ------
+        CouplerError
+            If the weights are missing, are not those the card names, or do not fit the surrogate.
+        PluginError
+            If the surrogate's class cannot be imported or built.
+        """
+        path = self._weights_path(card)
+        weights = _read_checked(path, card)
+        found = plugin.load(card.surrogate, Surrogate)  # type: ignore[type-abstract]
+        surrogate = plugin.build(found, card.params, Signature.from_json(card.signature), key="surrogate.params")
+        try:
+            surrogate.load_state_dict(read_tensors(weights))
+        except (SafetensorError, RuntimeError) as error:
+            raise CouplerError(
+                f"The weights {path} do not fit {card.surrogate} with the parameters of their card: {error}. The class has "
+                "changed since they were trained; use its old version, or train again."
+            ) from error
+        return surrogate
+
+    def _card_path(self, operator: str, version: int) -> Path:
+        return self._folder / f"{operator}-v{version:04d}.json"
+
+    def _weights_path(self, card: ModelCard) -> Path:
+        return self._card_path(card.operator, card.version).with_suffix(".safetensors")
+
+
+def _read_checked(path: Path, card: ModelCard) -> bytes:
+    try:
+        weights = path.read_bytes()
+    except OSError as error:
+        raise CouplerError(
+            f"The weights {path} cannot be read ({error.strerror}), so version {card.version} cannot answer. "
+            "Restore the file, or delete its card to forget the version."
+        ) from error
+    if hashlib.sha256(weights).hexdigest() != card.sha256:
+        raise CouplerError(
+            f"The weights {path} are not those that were registered: their sha256 differs from the card's, and a damaged model "
+            "must not answer. Restore the file, or delete it and its card."
+        )
+    return weights

@@ -1,0 +1,69 @@
+"""Training rounds: each has a number and one published outcome, a small file that every rank can see."""
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from coupler.errors import CouplerError
+
+
+class RoundOutcome(BaseModel):
+    """How a training round ended.
+
+    Parameters
+    ----------
+    candidate : int or None
+        Version to promote; None if the round brought none.
+    sentence : str
+        What happened, in words.
+    failed : bool
+        Whether the trainer itself is lost: no further round will come.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    candidate: int | None
+    sentence: str
+    failed: bool = False
+
+
+class RoundFolder:
+    """The outcomes of one operator's rounds, ``NAME-round-0001.json`` beside its models.
+
+    Parameters
+    ----------
+    folder : Path or str
+        The models' folder.
+    operator : str
+        Operator name.
+    """
+
+    def __init__(self, folder: Path | str, operator: str) -> None:
+        self._folder, self._operator = Path(folder), operator
+
+    def publish(self, number: int, outcome: RoundOutcome) -> None:
+        """Write an outcome atomically: it is not there, or it is whole."""
+        path = self._path(number)
+        temporary = path.with_suffix(".json.tmp")
+        temporary.write_text(outcome.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        temporary.replace(path)
+
+    def published(self, number: int) -> bool:
+        """Whether the round has ended; cheap enough to ask every step."""
+        return self._path(number).exists()
+
+    def read(self, number: int) -> RoundOutcome:
+        """Read the outcome of a round that has ended.
+
+        Raises
+        ------
+        CouplerError
+            If the file is missing or not an outcome.
+        """
+        try:
+            return RoundOutcome.model_validate_json(self._path(number).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise CouplerError(f"The outcome of training round {number} cannot be read from {self._path(number)}: {error}") from error
+
+    def _path(self, number: int) -> Path:
+        return self._folder / f"{self._operator}-round-{number:04d}.json"

@@ -1,0 +1,175 @@
+"""Plug-ins by name: an object, ``package.module:Class`` or ``path/to/file.py:Class``.
+
+A plug-in reaches other processes as its name and is imported there again, never as a pickle.
+"""
+
+import importlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import TypeVar
+
+from coupler.errors import PluginError, did_you_mean
+
+T = TypeVar("T")
+
+
+def load(name: str, kind: type[T], *, folder: Path | None = None) -> type[T]:
+    """Import a plug-in class by its name.
+
+    Parameters
+    ----------
+    name : str
+        ``package.module:Class`` or ``path/to/file.py:Class``.
+    kind : type
+        What it must be a subclass of.
+    folder : Path, optional
+        What a relative path to a file is relative to; the working directory if None.
+
+    Raises
+    ------
+    PluginError
+        If the module, the file or the class does not exist or is of another kind.
+
+    Collective: no.
+    """
+    found = load_object(name, folder=folder)
+    if not (isinstance(found, type) and issubclass(found, kind)):
+        raise PluginError(f'"{name}" is not a {kind.__name__}: derive the class from coupler.{kind.__name__}.')
+    return found
+
+
+def load_object(name: str, *, folder: Path | None = None) -> object:
+    """Import whatever a plug-in name names: a class, or an object made in its module."""
+    place, separator, attribute = name.rpartition(":")
+    if not separator or not place or not attribute:
+        raise PluginError(f'"{name}" does not name a plug-in: write package.module:Class or path/to/file.py:Class.')
+    module = _from_file(place, folder) if place.endswith(".py") else _from_package(place)
+    found: object = module
+    for part in attribute.split("."):
+        members = vars(found)
+        if part not in members:
+            raise PluginError(f'There is no "{part}" in {place}.{did_you_mean(part, _public(members))}')
+        found = members[part]
+    return found
+
+
+def name_of(plugin: type, *, folder: Path | None = None) -> str:
+    """Name a class so that another process can import it; a class of a script is named by the script's file.
+
+    Raises
+    ------
+    PluginError
+        If the class lives inside a function or in no file: no other process could import it.
+    """
+    if "<locals>" in plugin.__qualname__:
+        raise PluginError(
+            f'"{plugin.__qualname__}" is defined inside a function, so no other process can import it. '
+            "Move it to the top of its file."
+        )
+    module = sys.modules[plugin.__module__]
+    if plugin.__module__ != "__main__" and module.__spec__ is not None and not _is_file_module(plugin.__module__):
+        return f"{plugin.__module__}:{plugin.__qualname__}"
+    file = vars(module).get("__file__")
+    if file is None:
+        raise PluginError(
+            f'"{plugin.__qualname__}" was typed into a shell, so no other process can import it: put it into a file.'
+        )
+    return f"{Path(file).resolve()}:{plugin.__qualname__}"
+
+
+def absolute(name: str, folder: Path) -> str:
+    """Make the path in ``path/to/file.py:Class`` absolute; other names stay as they are."""
+    place, _, attribute = name.rpartition(":")
+    return f"{(folder / place).resolve()}:{attribute}" if place.endswith(".py") else name
+
+
+def build(plugin: type[T], params: Mapping[str, object], *arguments: object, key: str) -> T:
+    """Construct a plug-in with the parameters of a case, refusing unknown ones by name.
+
+    Parameters
+    ----------
+    plugin : type
+        The class.
+    params : mapping
+        Its keyword arguments, from the case.
+    arguments
+        Positional arguments that the coupler gives.
+    key : str
+        The case's section they came from, for messages: ``kernel.params``.
+
+    Raises
+    ------
+    PluginError
+        If a parameter is unknown or missing, or the class refuses its value.
+    """
+    parameters = inspect.signature(plugin).parameters.values()
+    takes_any = any(item.kind is inspect.Parameter.VAR_KEYWORD for item in parameters)
+    known = [item.name for item in list(parameters)[len(arguments) :] if item.kind is not inspect.Parameter.VAR_KEYWORD]
+    for name in params:
+        if name not in known and not takes_any:
+            raise PluginError(f'{key}.{name}: {plugin.__name__} has no parameter "{name}".{did_you_mean(name, known)}')
+    try:
+        return plugin(*arguments, **params)
+    except (TypeError, ValueError) as error:
+        raise PluginError(f"{key}: {plugin.__name__} cannot be built with these parameters: {error}.") from error
+
+
+def _from_package(place: str) -> ModuleType:
+    try:
+        return importlib.import_module(place)
+    except ModuleNotFoundError as error:
+        if error.name is not None and (place == error.name or place.startswith(error.name + ".")):
+            raise PluginError(
+                f'There is no module "{place}". Install it, or name the file: path/to/file.py:Class.'
+                f"{_neighbours(place)}"
+            ) from None
+        raise PluginError(f'"{place}" cannot be imported: it needs the module "{error.name}". Install it.') from error
+    except Exception as error:  # the edge of the user's code: whatever its import raises becomes one sentence
+        raise PluginError(f'"{place}" cannot be imported: {type(error).__name__}: {error}') from error
+
+
+def _from_file(place: str, folder: Path | None) -> ModuleType:
+    path = ((folder or Path.cwd()) / place).resolve()
+    if not path.is_file():
+        near = did_you_mean(path.name, [item.name for item in path.parent.glob("*.py")]) if path.parent.is_dir() else ""
+        raise PluginError(f"There is no file {path}.{near}")
+    main = sys.modules["__main__"]
+    if vars(main).get("__file__") is not None and Path(vars(main)["__file__"]).resolve() == path:
+        return main
+    name = _file_module_name(path)
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None, path
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # the edge of the user's code, as above
+        del sys.modules[name]
+        raise PluginError(f"{path} cannot be imported: {type(error).__name__}: {error}") from error
+    return module
+
+
+def _file_module_name(path: Path) -> str:
+    return "coupler_plugin_" + path.as_posix().replace("/", "_").replace(".", "_").replace("-", "_")
+
+
+def _is_file_module(module: str) -> bool:
+    return module.startswith("coupler_plugin_")
+
+
+def _neighbours(place: str) -> str:
+    package, _, name = place.rpartition(".")
+    folder = getattr(sys.modules.get(package), "__path__", None)
+    if not folder:
+        return ""
+    return did_you_mean(name, [item.stem for item in Path(next(iter(folder))).glob("*.py") if item.stem != "__init__"])
+
+
+def _public(members: Mapping[str, object]) -> list[str]:
+    return [name for name, value in members.items() if isinstance(value, type) and not name.startswith("_")]

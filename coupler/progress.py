@@ -1,0 +1,109 @@
+"""Progress: where a run is, as one record per step; a line for people, a line of JSON for programs."""
+
+import json
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TextIO
+
+# A line this often at most [s]; mpirun passes lines on, it does not pass on a cursor that moves.
+_LINE_SECONDS = 2.0
+_BAR_CELLS = 20
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where the run is.
+
+    Parameters
+    ----------
+    step : int
+        Steps whose decisions are counted here.
+    elements : int
+        Decisions in the last of these steps, over all ranks.
+    decisions : dict of str to int
+        What became of them, keyed as in ``summary.json``.
+    loss_bound, loss_estimate, exceedance_bound : float
+        The certificate of the whole run so far, per decision.
+    threshold : float
+        Threshold on the score.
+    version : int
+        The model that answers, 0 if none does.
+    seconds : float
+        Since the run's set-up began.
+    """
+
+    step: int
+    elements: int
+    decisions: dict[str, int]
+    loss_bound: float
+    loss_estimate: float
+    exceedance_bound: float
+    threshold: float
+    version: int
+    seconds: float
+
+    def share(self, decision: str) -> float:
+        """Share of the step's decisions in a category."""
+        return self.decisions[decision] / self.elements if self.elements else 0.0
+
+
+class MetricsFile:
+    """``metrics.jsonl``: one line per step, readable while the run goes on.
+
+    Parameters
+    ----------
+    path : Path
+        The file; must not exist.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("x", encoding="utf-8", buffering=1)
+
+    def append(self, progress: Progress) -> None:
+        """Write one line."""
+        self._file.write(json.dumps(asdict(progress)) + "\n")
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+class ProgressLines:
+    """Prints a line every few seconds: bar, rate, shares, certified bound, model version.
+
+    Parameters
+    ----------
+    steps : int
+        Steps of the whole run.
+    stream : text stream
+        Where to print.
+    """
+
+    def __init__(self, steps: int, stream: TextIO = sys.stdout) -> None:
+        self._steps, self._stream = steps, stream
+        self._printed_at = self._started = time.perf_counter()
+        self._printed_step = 0
+
+    def update(self, progress: Progress) -> None:
+        """Print a line if the last one is old enough or this is the end."""
+        now = time.perf_counter()
+        if now - self._printed_at < _LINE_SECONDS and progress.step < self._steps:
+            return
+        rate = (progress.step - self._printed_step) / max(now - self._printed_at, 1e-9)
+        self._printed_at, self._printed_step = now, progress.step
+        self._stream.write(progress_line(progress, self._steps, rate) + "\n")
+        self._stream.flush()
+
+
+def progress_line(progress: Progress, steps: int, rate: float) -> str:
+    """Say in one line where the run is."""
+    filled = _BAR_CELLS * progress.step // max(steps, 1)
+    bar = "█" * filled + "░" * (_BAR_CELLS - filled)
+    model = f"model v{progress.version}" if progress.version else "no model yet"
+    truth = 1.0 - progress.share("accepted")
+    return (
+        f"step {progress.step:>5}/{steps} {bar} {rate:6.1f} steps/s  accepted {progress.share('accepted'):5.1%}  "
+        f"truth {truth:5.1%}  loss ≤ {progress.loss_bound:.4f}  {model}"
+    )

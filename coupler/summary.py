@@ -1,0 +1,105 @@
+"""``summary.json``: what a run did, in keys that scripts may rely on."""
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Decisions(_Record):
+    """What became of the elements; the six numbers sum to all elements."""
+
+    accepted: int = 0
+    fallback: int = 0
+    audited: int = 0
+    vetoed: int = 0
+    timeout: int = 0
+    disabled: int = 0
+
+
+class CertificateSummary(_Record):
+    """What the run may claim; bounds hold with probability 1 - delta over the audit coins."""
+
+    delta: float
+    cap: float
+    target: float
+    loss_bound_per_decision: float
+    loss_estimate_per_decision: float
+    exceedance_bound: float
+    audits: int
+    loss_bound_per_accepted: float
+    exceedance_estimate: float
+    sentence: str
+
+
+class Seconds(_Record):
+    """Wall-clock seconds on the slowest rank, per activity; ``total`` includes everything, set-up too."""
+
+    total: float = 0.0
+    setup: float = 0.0
+    truth: float = 0.0
+    wait: float = 0.0
+    gather: float = 0.0
+    gate: float = 0.0
+    scatter: float = 0.0
+    halo: float = 0.0
+    io: float = 0.0
+    sync: float = 0.0
+
+
+class ModelSummary(_Record):
+    """One version that was promoted."""
+
+    operator: str
+    version: int
+    step: int
+    sha256: str
+
+
+class ConservedSum(_Record):
+    """A conserved sum over the whole domain."""
+
+    start: float
+    end: float
+
+
+class Summary(_Record):
+    """The whole of ``summary.json``.
+
+    ``decisions``, ``elements`` and ``certificate`` are of all operators together; ``operators`` has each for
+    itself where there are several.
+    """
+
+    status: str
+    steps: int
+    ranks: int
+    seed: int
+    mode: str
+    elements: int
+    decisions: Decisions
+    certificate: CertificateSummary
+    seconds: Seconds
+    truth_seconds_per_element: float
+    surrogate_seconds_per_element: float
+    speedup_estimate: float
+    models: list[ModelSummary] = Field(default_factory=list)
+    retrainings: int = 0
+    rollbacks: int = 0
+    server_restarts: int = 0
+    state_sha256: str | None = None
+    mass: dict[str, ConservedSum] = Field(default_factory=dict)
+    reasons: dict[str, int] = Field(default_factory=dict)
+
+    def write(self, path: Path) -> None:
+        """Write the file atomically: it is either not there or whole."""
+        temporary = path.with_suffix(".json.tmp")
+        temporary.write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        temporary.replace(path)
+
+
+def read_summary(path: Path) -> Summary:
+    """Read ``summary.json`` back."""
+    return Summary.model_validate_json(path.read_text(encoding="utf-8"))

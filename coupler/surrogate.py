@@ -1,0 +1,101 @@
+"""Surrogates: torch modules that answer for an operator, and what they learn from."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from coupler.operator import Signature
+
+
+class Prediction(NamedTuple):
+    """What a surrogate says of a batch.
+
+    Attributes
+    ----------
+    mean : Tensor (n, n_out), float64
+        The answer, in the operator's units.
+    score : Tensor (n,), float64
+        How doubtful it is, 1.0 about "at tolerance". The score only ranks: nothing is promised by it.
+    """
+
+    mean: torch.Tensor
+    score: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Elements with their truth.
+
+    Parameters
+    ----------
+    inputs : ndarray (n, n_in)
+        Operator inputs.
+    dt : ndarray (n,)
+        Time step of each element.
+    truth : ndarray (n, n_out)
+        What the operator gave.
+    """
+
+    inputs: NDArray[np.float64]
+    dt: NDArray[np.float64]
+    truth: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def take(self, rows: NDArray[np.intp]) -> "Samples":
+        """Give the samples of these rows, in this order."""
+        return Samples(self.inputs[rows], self.dt[rows], self.truth[rows])
+
+
+class Surrogate(torch.nn.Module, ABC):
+    """A model of an operator: ``predict`` answers, ``fit`` learns. Subclass it; scaling belongs to the module.
+
+    Everything that ``predict`` depends on must be in the module's parameters and buffers: they are what is
+    saved (safetensors) and sent to the server. The class travels by name and is built there again as
+    ``Class(signature, **params)``, so the constructor must take exactly that.
+
+    Parameters
+    ----------
+    signature : Signature
+        Names, units, bounds and tolerances of the operator.
+    """
+
+    def __init__(self, signature: Signature) -> None:
+        super().__init__()
+        self.signature = signature
+
+    @abstractmethod
+    def fit(self, samples: Samples, *, seed: int, seconds: float | None = None) -> None:
+        """Learn from samples, starting from the present weights.
+
+        Parameters
+        ----------
+        samples : Samples
+            What to learn from.
+        seed : int
+            Seed of everything random in the training: the same samples, start and seed give the same weights.
+        seconds : float, optional
+            Wall-clock budget; None trains for a fixed number of epochs, which deterministic runs need.
+        """
+
+    @abstractmethod
+    def predict(self, inputs: torch.Tensor, dt: torch.Tensor) -> Prediction:
+        """Answer for a batch.
+
+        Parameters
+        ----------
+        inputs : Tensor (n, n_in), float64
+            Operator inputs.
+        dt : Tensor (n,), float64
+            Time step of each element.
+
+        Returns
+        -------
+        Prediction
+            mean (n, n_out) and score (n,), float64, on the device of the inputs; row i depends on row i only.
+        """

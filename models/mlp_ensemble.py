@@ -1,0 +1,220 @@
+"""A residual multilayer perceptron, several times over: the default surrogate for pointwise physics.
+
+The net works in *tolerance coordinates* u(y) = sign(y) ln(1 + rtol |y| / atol) / rtol, because du = dy / (atol + rtol |y|):
+a distance of 1 in u is one tolerance of y, whatever the size of y. So the loss of the training is the error the gate
+measures, quantities over many decades need no scaling by hand, and the spread of the members is a score as it stands.
+"""
+
+import math
+import time
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from coupler.models.soap import StackedSoap
+from coupler.operator import Signature
+from coupler.surrogate import Prediction, Samples, Surrogate
+
+# With rtol = 0 the coordinate is linear; this keeps the formula and is linear to 1e-6 of the tolerance's own range.
+_LEAST_RTOL = 1e-6
+# Of a non-negative input, what is below this share of the large values looks like zero.
+_LOG_RANGE = 1e-9
+# Share of the samples the members do not see, to compare their spread with their error; never more than needed.
+_HELD_BACK, _HELD_BACK_MOST = 0.1, 2000
+# Share of elements whose error should not exceed their score.
+_SCORE_COVERS = 0.9
+# A model that is trained further needs no large steps any more, they would only undo what it knows.
+_WARM_LEARNING_RATE = 0.3
+_RAMP = 0.1
+
+
+class MLPEnsemble(Surrogate):
+    """Predict increments in tolerance coordinates by the mean of several residual nets; their spread is the score.
+
+    Parameters
+    ----------
+    signature : Signature
+        Names, bounds and tolerances of the operator.
+    members : int
+        Nets; more give a better score and cost in proportion.
+    width, depth : int
+        Units per layer, residual layers.
+    learning_rate : float
+        Largest step size of SOAP; a third of it when a trained model is trained further.
+    epochs : int
+        Passes over the samples when no time is given.
+    batch : int
+        Samples per step and member.
+    """
+
+    def __init__(
+        self,
+        signature: Signature,
+        *,
+        members: int = 4,
+        width: int = 48,
+        depth: int = 3,
+        learning_rate: float = 1e-2,
+        epochs: int = 40,
+        batch: int = 256,
+    ) -> None:
+        super().__init__(signature)
+        if min(members, width, depth, epochs, batch) < 1 or learning_rate <= 0:
+            raise ValueError("members, width, depth, epochs, batch and learning_rate must be positive")
+        self.members, self.learning_rate, self.epochs, self.batch = members, learning_rate, epochs, batch
+        n_in, n_out = len(signature.inputs), len(signature.outputs)
+        sizes = [n_in + 1, *[width] * (depth + 1), n_out]
+        self.weights = torch.nn.ParameterList(
+            torch.zeros(members, *pair) for pair in zip(sizes, sizes[1:], strict=False)
+        )
+        self.biases = torch.nn.ParameterList(torch.zeros(members, 1, size) for size in sizes[1:])
+        self._register_columns(signature)
+        for name, size in (("feature", n_in + 1), ("increment", n_out)):
+            self.register_buffer(f"{name}_mean", torch.zeros(size, dtype=torch.float64))
+            self.register_buffer(f"{name}_scale", torch.ones(size, dtype=torch.float64))
+        self.register_buffer("floor", torch.ones(n_in, dtype=torch.float64))
+        self.register_buffer("score_scale", torch.tensor(math.inf, dtype=torch.float64))
+        self.register_buffer("fitted", torch.tensor(False))
+        self._draw_weights(torch.Generator().manual_seed(0))
+
+    def fit(self, samples: Samples, *, seed: int, seconds: float | None = None) -> None:
+        """Train all members at once, in float32, each with its own order of the samples; see :class:`Surrogate`."""
+        stop = None if seconds is None else time.perf_counter() + seconds
+        generator = torch.Generator().manual_seed(seed)
+        inputs, dt = torch.from_numpy(samples.inputs), torch.from_numpy(samples.dt)
+        target = self._encode(torch.from_numpy(samples.truth)) - self._base(inputs)
+        rate = self.learning_rate
+        if self.fitted:
+            rate *= _WARM_LEARNING_RATE
+        else:
+            self._set_scales(inputs, dt, target)
+            self._draw_weights(generator)
+        order = torch.randperm(len(samples), generator=generator)
+        held_back = min(_HELD_BACK_MOST, int(_HELD_BACK * len(samples)))
+        rows = order[held_back:]
+        features = self._features(inputs[rows], dt[rows])
+        increments = ((target[rows] - self.increment_mean) / self.increment_scale).float()
+        self._train(features, increments, rate, generator, stop)
+        self.fitted.fill_(True)
+        unseen = (order[:held_back] if held_back else order).numpy()
+        self._calibrate(samples.take(unseen))
+
+    @torch.no_grad()
+    def predict(self, inputs: Tensor, dt: Tensor) -> Prediction:
+        """Answer row by row; see :class:`Surrogate`."""
+        answers = self._forward(self._features(inputs, dt).expand(self.members, -1, -1))
+        answer = answers.mean(0)
+        mean = self._decode(self._base(inputs) + answer.double() * self.increment_scale + self.increment_mean)
+        # Written out, because torch's std over the first dimension takes half as long as the whole forward.
+        variance = (answers - answer).square_().mean(0).double() * self.increment_scale.square()
+        spread = variance.amax(1).sqrt() if self.members > 1 else torch.ones_like(dt)
+        return Prediction(torch.clamp(mean, self.lower, self.upper), spread * self.score_scale)
+
+    def _forward(self, features: Tensor) -> Tensor:
+        # Stacked products: faster than torch.func.vmap over modules. In place where no gradient is wanted, because
+        # fresh activations cost more than the products: the allocator returns them to the system, page by page.
+        in_place = not torch.is_grad_enabled()
+        hidden = functional.silu(torch.baddbmm(self.biases[0], features, self.weights[0]), inplace=in_place)
+        for weight, bias in zip(self.weights[1:-1], self.biases[1:-1], strict=True):
+            change = functional.silu(torch.baddbmm(bias, hidden, weight), inplace=in_place)
+            hidden = change.add_(hidden) if in_place else change + hidden
+        return torch.baddbmm(self.biases[-1], hidden, self.weights[-1])
+
+    def _train(
+        self, features: Tensor, increments: Tensor, rate: float, generator: torch.Generator, stop: float | None
+    ) -> None:
+        count = len(features)
+        batch = min(self.batch, math.ceil(count / 8))
+        total = self.epochs * (count // batch)
+        optimizer = StackedSoap(self.parameters(), lr=rate)
+        tolerances = self.increment_scale.float()
+        start = time.perf_counter()
+        for step, rows in enumerate(self._batches(count, batch, generator)):
+            progress = step / total if stop is None else (time.perf_counter() - start) / max(stop - start, 1e-9)
+            if progress >= 1:
+                break
+            optimizer.param_groups[0]["lr"] = rate * _schedule(progress)
+            error = (self._forward(features[rows]) - increments[rows]) * tolerances
+            # Pseudo-Huber: quadratic below one tolerance, where it is good enough, linear above.
+            loss = torch.sqrt(1 + error.square()).mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        optimizer.zero_grad()
+
+    def _batches(self, count: int, batch: int, generator: torch.Generator) -> Iterator[Tensor]:
+        """Row numbers (members, batch) without end; every member goes through the samples in its own order."""
+        while True:
+            orders = torch.stack([torch.randperm(count, generator=generator) for _ in range(self.members)])
+            for start in range(0, count - batch + 1, batch):
+                yield orders[:, start : start + batch]
+
+    @torch.no_grad()
+    def _calibrate(self, samples: Samples) -> None:
+        """Scale the spread so that most errors are below their score."""
+        self.score_scale.fill_(1.0)
+        prediction = self.predict(torch.from_numpy(samples.inputs), torch.from_numpy(samples.dt))
+        error = torch.from_numpy(self.signature.error(prediction.mean.numpy(), samples.truth))
+        ratio = error / prediction.score.clamp(min=torch.finfo(torch.float32).tiny)
+        self.score_scale.copy_(torch.quantile(ratio, _SCORE_COVERS, interpolation="lower"))
+
+    def _set_scales(self, inputs: Tensor, dt: Tensor, target: Tensor) -> None:
+        """Take all scales from the first samples; later ones keep them, or the weights would mean something else."""
+        small, large = torch.quantile(inputs[: 2**20], torch.tensor([0.001, 0.99], dtype=torch.float64), dim=0)
+        floor = torch.maximum(0.1 * small, _LOG_RANGE * large)
+        self.floor.copy_(torch.where(floor > 0, floor, torch.ones_like(floor)))
+        features = self._raw_features(inputs, dt)
+        for name, values in (("feature", features), ("increment", target)):
+            scale = values.std(0, correction=0)
+            self.get_buffer(f"{name}_mean").copy_(values.mean(0))
+            # A column that does not vary (a fixed time step) becomes zero, not rounding noise blown up.
+            varies = scale > 1e-9 * (1 + values.abs().amax(0))
+            self.get_buffer(f"{name}_scale").copy_(torch.where(varies, scale, torch.ones_like(scale)))
+
+    def _draw_weights(self, generator: torch.Generator) -> None:
+        with torch.no_grad():
+            for weight, bias in zip(self.weights, self.biases, strict=True):
+                weight.normal_(generator=generator).div_(math.sqrt(weight.shape[1]))
+                bias.zero_()
+            self.weights[-1].mul_(0.1)  # start near the mean increment
+
+    def _register_columns(self, signature: Signature) -> None:
+        """Put what the signature says into buffers, so that it follows the module to its device; it is not saved."""
+        rtol = torch.tensor(signature.rtol, dtype=torch.float64).clamp(min=_LEAST_RTOL)
+        sources = torch.tensor(signature.increments)
+        columns = {
+            "rtol": rtol,
+            "knee": torch.tensor(signature.atol, dtype=torch.float64) / rtol,
+            "source": sources.clamp(min=0),
+            "has_source": (sources >= 0).double(),
+            "logged": torch.tensor([column.lower >= 0 for column in signature.inputs]),
+            "lower": torch.tensor([column.lower for column in signature.outputs], dtype=torch.float64),
+            "upper": torch.tensor([column.upper for column in signature.outputs], dtype=torch.float64),
+        }
+        for name, values in columns.items():
+            self.register_buffer(name, values, persistent=False)
+
+    def _encode(self, values: Tensor) -> Tensor:
+        return torch.sign(values) * torch.log1p(values.abs() / self.knee) / self.rtol
+
+    def _decode(self, coordinates: Tensor) -> Tensor:
+        return torch.sign(coordinates) * torch.expm1(coordinates.abs() * self.rtol) * self.knee
+
+    def _base(self, inputs: Tensor) -> Tensor:
+        """Where increments start: the coordinate of the input of the same name, zero if there is none."""
+        return self._encode(inputs[:, self.source]) * self.has_source
+
+    def _raw_features(self, inputs: Tensor, dt: Tensor) -> Tensor:
+        columns = torch.where(self.logged, torch.log(inputs.clamp(min=0) + self.floor), inputs)
+        return torch.cat([columns, torch.log(dt)[:, None]], dim=1)
+
+    def _features(self, inputs: Tensor, dt: Tensor) -> Tensor:
+        return ((self._raw_features(inputs, dt) - self.feature_mean) / self.feature_scale).float()
+
+
+def _schedule(progress: float) -> float:
+    """Share of the largest step size: a short ramp up, then a cosine down."""
+    ramp = min(progress / _RAMP, 1.0)
+    return max(ramp, 0.01) * (0.5 + 0.5 * math.cos(math.pi * max(0.0, (progress - _RAMP) / (1 - _RAMP)))) + 1e-4
