@@ -105,7 +105,7 @@ class LearningSection(Section):
     first: int = _key(20_000, "samples before the first training", unit="samples", ge=100)
     growth: Share = _key(0.5, "share of the buffer that must be new before the next training")
     buffer: int = _key(60_000, "samples a training may use, the newest ones", unit="samples", ge=100)
-    keep: Annotated[float, Field(gt=0, le=1)] = _key(0.05, "share of the truth's answers kept as samples")
+    renewal: int = _key(40, "steps in which the truth's answers may fill the buffer once; the rest is not kept", unit="steps", ge=1)
     budget: Positive = _key(20.0, "asynchronous mode: longest training", unit="s")
 
 
@@ -268,10 +268,11 @@ def _apply(data: dict[str, Any], override: str) -> None:
         table = table.setdefault(part, {})
         if not isinstance(table, dict):
             raise ConfigError(f'--set {override}: "{part}" is a value, not a section.')
-    table[parts[-1]] = _override_value(value.strip())
+    table[parts[-1]] = override_value(value.strip())
 
 
-def _override_value(value: str) -> Any:
+def override_value(value: str) -> Any:
+    """Read the right-hand side of ``--set``: a TOML value, and a word that is none is a string."""
     try:
         return tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:

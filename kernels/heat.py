@@ -8,6 +8,7 @@ S. I. Anisimov et al., Sov. Phys. JETP 39 (1974) 375, with equal heat capacities
 import numpy as np
 from numpy.typing import NDArray
 
+from coupler.errors import PluginError
 from coupler.field import Field, State
 from coupler.grid import Grid
 from coupler.kernel import Evaluate, Kernel
@@ -29,6 +30,8 @@ class Heat(Kernel):
     fields = (Field("electron", unit="K", bounds=(0, None)), Field("lattice", unit="K", bounds=(0, None)))
 
     def __init__(self, *, diffusivity: float = 1e-3, rate: float = 1.0) -> None:
+        if not (0 <= diffusivity < np.inf and 0 <= rate < np.inf):
+            raise PluginError(f"diffusivity and rate must be finite and >= 0, not {diffusivity} and {rate}.")
         self.diffusivity, self.rate = diffusivity, rate
         self.exchange = Operator(
             self.relax,

@@ -1,13 +1,15 @@
 """A residual multilayer perceptron, several times over: the default surrogate for pointwise physics.
 
-The net works in *tolerance coordinates* u(y) = sign(y) ln(1 + rtol |y| / atol) / rtol, because du = dy / (atol + rtol |y|):
-a distance of 1 in u is one tolerance of y, whatever the size of y. So the loss of the training is the error the gate
-measures, quantities over many decades need no scaling by hand, and the spread of the members is a score as it stands.
+The net works in *tolerance coordinates* u(y) = sign(y) ln(1 + rtol |y| / atol) / rtol, because
+du = dy / (atol + rtol |y|): a distance of 1 in u is one tolerance of y, whatever the size of y. So the loss of the
+training is the error the gate measures, quantities over many decades need no scaling by hand, and the spread of the
+members is a score as it stands.
 """
 
 import math
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -49,6 +51,21 @@ class MLPEnsemble(Surrogate):
         Samples per step and member.
     """
 
+    rtol: Tensor
+    knee: Tensor
+    source: Tensor
+    has_source: Tensor
+    logged: Tensor
+    lower: Tensor
+    upper: Tensor
+    floor: Tensor
+    feature_mean: Tensor
+    feature_scale: Tensor
+    increment_mean: Tensor
+    increment_scale: Tensor
+    score_scale: Tensor
+    fitted: Tensor
+
     def __init__(
         self,
         signature: Signature,
@@ -66,9 +83,7 @@ class MLPEnsemble(Surrogate):
         self.members, self.learning_rate, self.epochs, self.batch = members, learning_rate, epochs, batch
         n_in, n_out = len(signature.inputs), len(signature.outputs)
         sizes = [n_in + 1, *[width] * (depth + 1), n_out]
-        self.weights = torch.nn.ParameterList(
-            torch.zeros(members, *pair) for pair in zip(sizes, sizes[1:], strict=False)
-        )
+        self.weights = torch.nn.ParameterList(torch.zeros(members, *pair) for pair in pairwise(sizes))
         self.biases = torch.nn.ParameterList(torch.zeros(members, 1, size) for size in sizes[1:])
         self._register_columns(signature)
         for name, size in (("feature", n_in + 1), ("increment", n_out)):

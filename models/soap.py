@@ -37,11 +37,17 @@ class StackedSoap(torch.optim.Optimizer):
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:
-                    _update(parameter, self.state[parameter], group["lr"], *group["betas"])
+                    _update(parameter, parameter.grad, self.state[parameter], group["lr"], *group["betas"])
 
 
-def _update(parameter: torch.Tensor, state: dict[str, Any], lr: float, decay: float, decay_square: float) -> None:
-    gradient = parameter.grad
+def _update(
+    parameter: torch.Tensor,
+    gradient: torch.Tensor,
+    state: dict[str, Any],
+    lr: float,
+    decay: float,
+    decay_square: float,
+) -> None:
     if not state:
         _start(state, gradient)
     state["steps"] += 1

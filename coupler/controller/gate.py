@@ -267,7 +267,8 @@ def _conserved(
             defect += after[k, j] * mean[i, j]
             allowed += slope[k, j] * abs(mean[i, j])
         for j in range(inputs.shape[1]):
-            defect -= before[k, j] * inputs[i, j]
+            if before[k, j] != 0.0:  # zero times a column that is not finite would be no number
+                defect -= before[k, j] * inputs[i, j]
         if not abs(defect) <= allowed:
             return False
     return True

@@ -17,7 +17,7 @@ from coupler.learning.registry import ModelCard, Registry
 from coupler.learning.rounds import RoundFolder, RoundOutcome
 from coupler.learning.samples import SampleBatch, SampleStore
 from coupler.learning.trainer import TrainingTask
-from coupler.learning.trigger import TrainingTrigger
+from coupler.learning.trigger import TrainingTrigger, keep_share
 from coupler.records import Reason
 from coupler.runfolder import RunFolder
 from coupler.serving.service import Service
@@ -36,6 +36,8 @@ class LearnerPlan:
     ----------
     index, name : int, str
         The operator.
+    elements : int
+        Elements of a step over all ranks, at most: what is known before the first step.
     case : Case
         The effective case.
     folder : RunFolder
@@ -44,6 +46,7 @@ class LearnerPlan:
 
     index: int
     name: str
+    elements: int
     case: Case
     folder: RunFolder
 
@@ -72,6 +75,7 @@ class Learner:
         self._registry = Registry(plan.folder.models)
         self._pending: list[SampleBatch] = []
         self._available = self._trained_on = 0
+        self._keep_share = self._share_of(plan.elements)
         self._round, self._round_started = 0, -1
         self._looked_at = time.monotonic()
         self.learns = learning.mode != "off"
@@ -116,6 +120,8 @@ class Learner:
         Collective: yes at steps where a round starts (samples are gathered), otherwise no.
         """
         self._available += totals.samples
+        labelled = totals.elements - int(totals.reasons[Reason.ACCEPTED])
+        self._keep_share = self._share_of(labelled)
         if self.training:
             return self._finish_round() if self._round_ended(step, totals) else None
         if self.learns and self._trigger.due(self._trained_on, self._available):
@@ -132,12 +138,11 @@ class Learner:
                 self._store.append(SampleBatch.join(everything))
 
     def _keep(self, piece: Piece, reasons: Reasons) -> None:
-        """Keep a random share of the truth's answers; the coins do not depend on ranks or on what was answered."""
-        learning = self._plan.case.learning
-        if not self.learns or self._available - self._trained_on >= learning.buffer:
+        """Keep a random share of the truth's answers; the coins do not depend on the ranks."""
+        if not self.learns or self._available - self._trained_on >= self._plan.case.learning.buffer:
             return
         seed = self._plan.case.run.seed
-        chosen = tosses(learning.keep, seed, piece.step, piece.call, piece.ids, stream=Stream.SAMPLE)
+        chosen = tosses(self._keep_share, seed, piece.step, piece.call, piece.ids, stream=Stream.SAMPLE)
         rows = np.flatnonzero(chosen & (reasons != Reason.ACCEPTED))
         if len(rows) == 0:
             return
@@ -153,6 +158,10 @@ class Learner:
                 reason=reasons[rows].copy(),
             )
         )
+
+    def _share_of(self, labelled: int) -> float:
+        learning = self._plan.case.learning
+        return keep_share(labelled, capacity=learning.buffer, steps=learning.renewal)
 
     def _start_round(self, step: int) -> None:
         self.flush()

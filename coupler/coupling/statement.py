@@ -1,7 +1,7 @@
 """The statement at the end of a run: the summary, from the account and every rank's seconds."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from mpi4py import MPI
@@ -15,7 +15,7 @@ from coupler.summary import ConservedSum, ModelSummary, Seconds, Summary
 
 @dataclass(frozen=True)
 class Results:
-    """What only the loop around the coupling knows of a run.
+    """What the summary takes from the loop and the session.
 
     Parameters
     ----------
@@ -34,8 +34,8 @@ class Results:
     steps: int
     models: Sequence[ModelSummary]
     retrainings: int
-    state_sha256: str | None
-    mass: dict[str, ConservedSum]
+    state_sha256: str | None = None
+    mass: dict[str, ConservedSum] = field(default_factory=dict)
 
 
 def statement(

@@ -162,14 +162,14 @@ class Registry:
         """
         path = self._weights_path(card)
         weights = _read_checked(path, card)
-        found = plugin.load(card.surrogate, Surrogate)  # type: ignore[type-abstract]
+        found = plugin.load(card.surrogate, Surrogate)
         surrogate = plugin.build(found, card.params, Signature.from_json(card.signature), key="surrogate.params")
         try:
             surrogate.load_state_dict(read_tensors(weights))
         except (SafetensorError, RuntimeError) as error:
             raise CouplerError(
-                f"The weights {path} do not fit {card.surrogate} with the parameters of their card: {error}. The class has "
-                "changed since they were trained; use its old version, or train again."
+                f"The weights {path} do not fit {card.surrogate} with the parameters of their card: {error}. The class "
+                "has changed since they were trained; use its old version, or train again."
             ) from error
         return surrogate
 
@@ -190,7 +190,7 @@ def _read_checked(path: Path, card: ModelCard) -> bytes:
         ) from error
     if hashlib.sha256(weights).hexdigest() != card.sha256:
         raise CouplerError(
-            f"The weights {path} are not those that were registered: their sha256 differs from the card's, and a damaged model "
-            "must not answer. Restore the file, or delete it and its card."
+            f"The weights {path} are not those that were registered: their sha256 differs from the card's, and a "
+            "damaged model must not answer. Restore the file, or delete it and its card."
         )
     return weights

@@ -57,7 +57,7 @@ class SampleBatch:
         return SampleBatch(**{name: getattr(self, name)[rows] for name in _COLUMNS})
 
     @staticmethod
-    def concatenate(batches: Sequence["SampleBatch"]) -> "SampleBatch":
+    def join(batches: Sequence["SampleBatch"]) -> "SampleBatch":
         """Put batches one after another; there must be at least one."""
         return SampleBatch(**{name: np.concatenate([getattr(batch, name) for batch in batches]) for name in _COLUMNS})
 
@@ -71,11 +71,11 @@ class SampleStore:
         The run's ``samples`` folder; made if missing. One process appends, any may read.
     operator : str
         Name of the operator, the first part of the file names.
-    signature : Signature, optional
+    signature : Signature
         Its columns: names and units are written into every segment, and names are compared when one is read.
     """
 
-    def __init__(self, folder: Path, operator: str, signature: Signature | None = None) -> None:
+    def __init__(self, folder: Path, operator: str, signature: Signature) -> None:
         self._folder = folder
         self._operator = operator
         self._signature = signature
@@ -137,7 +137,7 @@ class SampleStore:
             segment = self._read_segment(self._path(number))
             segments.append(segment if until is None else segment.take(segment.step <= until))
             # A resumed run writes elements again that it had written before it was killed.
-            segments = [_sorted_once(SampleBatch.concatenate(segments))]
+            segments = [_sorted_once(SampleBatch.join(segments))]
             if len(segments[0]) >= newest:
                 break
         if not segments:
@@ -148,7 +148,7 @@ class SampleStore:
         return _newest(segments[0], newest)
 
     def _columns(self) -> dict[str, tuple[Field, ...]]:
-        return {} if self._signature is None else {"inputs": self._signature.inputs, "truth": self._signature.outputs}
+        return {"inputs": self._signature.inputs, "truth": self._signature.outputs}
 
     def _path(self, number: int) -> Path:
         return self._folder / f"{self._operator}-{number:05d}.h5"
@@ -167,8 +167,8 @@ class SampleStore:
         except (OSError, KeyError, AttributeError) as error:
             raise CouplerError(
                 f"The samples {path} cannot be read ({error}): the file is truncated, damaged or was not written by "
-                "coupler, and training without it would silently be another training. Restore it, or delete it to go on "
-                "without its samples."
+                "coupler, and training without it would silently be another training. Restore it, or delete it to go "
+                "on without its samples."
             ) from error
 
 
@@ -176,8 +176,8 @@ def _check_columns(path: Path, kind: str, names: list[str], columns: tuple[Field
     expected = [column.name for column in columns]
     if names != expected:
         raise FieldMismatch(
-            f"The samples {path} hold {kind} {', '.join(names)}, but the operator has {', '.join(expected)}: they belong to "
-            "another operator. Give the run a folder of its own."
+            f"The samples {path} hold {kind} {', '.join(names)}, but the operator has {', '.join(expected)}: they "
+            "belong to another operator. Give the run a folder of its own."
         )
 
 

@@ -125,7 +125,7 @@ def train(task: TrainingTask) -> TrainingOutcome:
     start = time.perf_counter()
     signature = Signature.from_json(task.signature)
     batch = SampleStore(Path(task.samples), task.operator, signature).read(newest=task.capacity, until=task.step)
-    batch = batch.take(np.isfinite(batch.inputs).all(1) & np.isfinite(batch.truth).all(1))
+    batch = batch.take(np.isfinite(np.concatenate([batch.inputs, batch.truth], axis=1)).all(axis=1))
     held_out = element_draws(batch.step, batch.call, batch.ids, purpose=_HELD_OUT) < _HELD_OUT_SHARE
     training, judging = _samples(batch.take(~held_out)), _samples(batch.take(held_out))
     if not len(training) or not len(judging):
@@ -182,12 +182,12 @@ def trained_range(signature: Signature, inputs: NDArray[np.float64]) -> NDArray[
 
 
 def _starting_point(task: TrainingTask, registry: Registry, signature: Signature) -> Surrogate:
-    """A copy of the incumbent, or a fresh model if there is none or the case asks for another kind now."""
+    """Copy the incumbent; start afresh if there is none or the case asks for another kind now."""
     if task.incumbent is not None:
         card = registry.card(task.operator, task.incumbent)
         if (card.surrogate, card.params, card.signature) == (task.surrogate, task.params, signature.to_json()):
             return registry.load(card)
-    found = plugin.load(task.surrogate, Surrogate)  # type: ignore[type-abstract]
+    found = plugin.load(task.surrogate, Surrogate)
     return plugin.build(found, task.params, signature, key="surrogate.params")
 
 

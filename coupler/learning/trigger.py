@@ -19,7 +19,7 @@ class TrainingTrigger:
 
     first: int
     growth: float
-    buffer: int
+    capacity: int
 
     def due(self, trained_on: int, available: int) -> bool:
         """Decide whether to train now.
@@ -35,10 +35,10 @@ class TrainingTrigger:
         """
         if trained_on == 0:
             return available >= self.first
-        return available - trained_on >= self.growth * min(available, self.buffer)
+        return available - trained_on >= self.growth * min(available, self.capacity)
 
 
-def keep_share(labelled: int, *, buffer: int, steps: int) -> float:
+def keep_share(labelled: int, *, capacity: int, steps: int) -> float:
     """Share of the truth-labelled elements to keep, so that the buffer is renewed once in so many steps.
 
     More would push samples out of the buffer before a training has seen them, and fill the disk with neighbours that
@@ -48,7 +48,7 @@ def keep_share(labelled: int, *, buffer: int, steps: int) -> float:
     ----------
     labelled : int
         Elements per step whose truth is computed, over all ranks.
-    buffer : int
+    capacity : int
         Samples the buffer holds.
     steps : int
         Steps in which the buffer may be renewed once.
@@ -60,4 +60,4 @@ def keep_share(labelled: int, *, buffer: int, steps: int) -> float:
 
     Collective: no.
     """
-    return min(1.0, buffer / (steps * labelled)) if labelled > 0 else 1.0
+    return min(1.0, capacity / (steps * labelled)) if labelled > 0 else 1.0

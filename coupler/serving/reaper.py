@@ -29,7 +29,7 @@ class Reaper:
 
     def __init__(self, folder: Path) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "coupler.serving.reaper", str(folder)],
+            [sys.executable, "-m", "coupler.serving.reaper", str(folder), str(os.getpid())],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -43,13 +43,21 @@ class Reaper:
         self._process.wait()
 
 
-def session_processes(folder: Path) -> list[int]:
-    """Processes of a session: those that name its folder on their command line or hold a file in it open."""
+def session_processes(folder: Path, spared: int) -> list[int]:
+    """Processes of a session: those that name its folder on their command line or hold a file in it open.
+
+    Parameters
+    ----------
+    folder : Path
+        The session's folder.
+    spared : int
+        The rank that owns the session: it logs there, too, but has work to do after it.
+    """
     needle = str(folder)
-    mine = os.getpid()
+    mine = (os.getpid(), spared)
     found = []
     for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and int(entry.name) != mine and _belongs(entry, needle):
+        if entry.name.isdigit() and int(entry.name) not in mine and _belongs(entry, needle):
             found.append(int(entry.name))
     return found
 
@@ -63,19 +71,19 @@ def _belongs(process: Path, needle: str) -> bool:
         return False
 
 
-def _reap(folder: Path) -> None:
-    _wait_until_gone(folder, _GRACE_SECONDS)
+def _reap(folder: Path, owner: int) -> None:
+    _wait_until_gone(folder, owner, _GRACE_SECONDS)
     ends = time.monotonic() + _KILL_SECONDS
-    while time.monotonic() < ends and (left := session_processes(folder)):
+    while time.monotonic() < ends and (left := session_processes(folder, owner)):
         for process in left:
             _kill(process)
         time.sleep(_LOOK_SECONDS)
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _wait_until_gone(folder: Path, seconds: float) -> None:
+def _wait_until_gone(folder: Path, owner: int, seconds: float) -> None:
     ends = time.monotonic() + seconds
-    while time.monotonic() < ends and session_processes(folder):
+    while time.monotonic() < ends and session_processes(folder, owner):
         time.sleep(_LOOK_SECONDS)
 
 
@@ -91,7 +99,7 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     sys.stdin.buffer.read()
-    _reap(Path(sys.argv[1]))
+    _reap(Path(sys.argv[1]), int(sys.argv[2]))
 
 
 if __name__ == "__main__":

@@ -20,9 +20,7 @@ def step_sums(draw, audit_rate=None):
     audits = draw(st.integers(0, decisions))
     both = min(accepted, audits)
     rate = draw(st.floats(0.05, 1.0)) if audit_rate is None else audit_rate
-    return AuditedSums(
-        rate, decisions, audits, accepted, draw(st.integers(0, both * UNIT)), draw(st.integers(0, both))
-    )
+    return AuditedSums(rate, decisions, audits, accepted, draw(st.integers(0, both * UNIT)), draw(st.integers(0, both)))
 
 
 def tally_of(steps, certificate=CERTIFICATE):
@@ -142,13 +140,13 @@ def test_losses_are_rounded_up_and_what_is_not_a_number_counts_as_one():
 
 
 @given(st.lists(st.floats(0, 2), max_size=20))
-def test_quantised_losses_are_never_below_the_losses_and_less_than_a_unit_above(losses):
+def test_quantised_losses_are_never_below_the_losses_and_at_most_a_unit_above(losses):
     capped = np.minimum(losses, 1.0)
 
     excess = quantise(losses) / UNIT - capped
 
     assert (excess >= 0).all()
-    assert (excess < 1 / UNIT).all()
+    assert (excess <= 1 / UNIT).all()  # equal where the difference itself is rounded
 
 
 @pytest.mark.parametrize("rate", [0.05, 0.1, 0.5, 1.0])

@@ -97,7 +97,9 @@ def test_no_elements_need_no_coins():
     assert uniforms(0, 0, 0, np.empty(0, dtype=np.int64)).shape == (0,)
 
 
-@pytest.mark.parametrize(("seed", "step", "call"), [(2**64, 0, 0), (-1, 0, 0), (0, 2**44, 0), (0, 0, 2**16), (0, -1, 0)])
+@pytest.mark.parametrize(
+    ("seed", "step", "call"), [(2**64, 0, 0), (-1, 0, 0), (0, 2**44, 0), (0, 0, 2**16), (0, -1, 0)]
+)
 def test_what_does_not_fit_the_counter_is_refused(seed, step, call):
     with pytest.raises(AssertionError):
         uniforms(seed, step, call, IDS)

@@ -78,22 +78,22 @@ def _blow_up_jacobian(y, parameters, out):
     out[0, 0] = 2.0 * y[0]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(nogil=True, error_model="numpy")
 def _solve_orego(rows, parameters, duration, rtol, atol, out, steps):
     rosenbrock.integrate(_orego, _orego_jacobian, 3, rows, parameters, duration, rtol, atol, out, steps)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(nogil=True, error_model="numpy")
 def _solve_rober(rows, parameters, duration, rtol, atol, out, steps):
     rosenbrock.integrate(_rober, _rober_jacobian, 3, rows, parameters, duration, rtol, atol, out, steps)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(nogil=True, error_model="numpy")
 def _solve_hires(rows, parameters, duration, rtol, atol, out, steps):
     rosenbrock.integrate(_hires, _hires_jacobian, 8, rows, parameters, duration, rtol, atol, out, steps)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(nogil=True, error_model="numpy")
 def _solve_blow_up(rows, parameters, duration, rtol, atol, out, steps):
     rosenbrock.integrate(_blow_up, _blow_up_jacobian, 1, rows, parameters, duration, rtol, atol, out, steps)
 

@@ -1,0 +1,139 @@
+"""The Rosenbrock integrator of the kernels against SciPy's stiff solvers, at equal measured error.
+
+Cell states are drawn from a run of spiral waves; every system integrates them over one split step. A rival's
+tolerance is the loosest of a ladder at which its median error over the cells is no larger than ours, so no one is
+timed at an accuracy that was not asked for; if none is, it runs at the tightest and its ``error`` says so. SciPy
+calls a Python right-hand side for each cell and step; here it is compiled, and the Jacobian is given, as its users would.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+from mpi4py import MPI
+from numba import njit
+from numpy.typing import NDArray
+from scipy.integrate import solve_ivp
+
+from coupler.grid import Grid
+from coupler.kernel import evaluate_truth, gather
+from coupler.kernels.bz import BZ
+
+PARAMETERS = {"s": 5.0, "w": 0.05, "q": 2e-3, "f": 1.4}
+DT = 0.35
+CELLS = 200
+ROUNDS = 5
+LADDER = tuple(10.0**exponent for exponent in np.arange(-4.0, -11.0, -0.5))
+
+Solve = Callable[[NDArray[np.float64]], NDArray[np.float64]]
+
+
+def run() -> list[dict[str, object]]:
+    """Time one call per cell for every system; seconds are per cell.
+
+    Returns
+    -------
+    list of dict
+        ``case``, ``system``, ``n``, ``median_s``, ``p10_s``, ``p90_s``, ``error`` (median over the cells of the
+        largest relative error) and ``rtol`` (what gave it).
+    """
+    kernel = BZ(**PARAMETERS)
+    rows = _cells(kernel)
+    exact = BZ(**PARAMETERS, rtol=1e-12, atol=1e-12).react(rows, DT)
+
+    def error(solve: Solve) -> float:
+        return float(np.median(np.max(np.abs(solve(rows) / exact - 1.0), axis=1)))
+
+    ours: Solve = lambda cells: kernel.react(cells, DT)  # noqa: E731
+    systems = {"coupler": (ours, kernel.rtol)}
+    for name, method in (("scipy-lsoda", "LSODA"), ("scipy-radau", "Radau")):
+        systems[name] = _as_exact(((_scipy(kernel, method, rtol), rtol) for rtol in LADDER), error, error(ours))
+    seconds: dict[str, list[float]] = {name: [] for name in systems}
+    for _ in range(ROUNDS):  # in turns, so that a disturbance of the machine meets all of them
+        for name, (solve, _rtol) in systems.items():
+            seconds[name].append(_seconds(solve, rows))
+    return [
+        {
+            "case": "bz/step",
+            "system": name,
+            "n": len(rows),
+            "median_s": float(np.median(seconds[name])),
+            "p10_s": float(np.quantile(seconds[name], 0.1)),
+            "p90_s": float(np.quantile(seconds[name], 0.9)),
+            "error": error(solve),
+            "rtol": rtol,
+        }
+        for name, (solve, rtol) in systems.items()
+    ]
+
+
+def main(json_path: str | None = None) -> list[dict[str, object]]:
+    """Run, print a line per system and write the rows to ``json_path`` if one is given."""
+    rows = run()
+    for row in rows:
+        print(f"{row['case']}  {row['system']:12}  {row['median_s']:.3e} s per cell  error {row['error']:.1e}")
+    if json_path is not None:
+        Path(json_path).write_text(json.dumps(rows, indent=1))
+    return rows
+
+
+def _cells(kernel: BZ) -> NDArray[np.float64]:
+    """Draw cells of a grid on which spirals have turned once, fronts in their natural share."""
+    with Grid((64, 64), length=(72.0, 72.0), periodic=False, halo=kernel.halo, comm=MPI.COMM_SELF) as grid:
+        state = grid.state(kernel.fields)
+        kernel.start(state, grid)
+        for _ in range(200):
+            kernel.step(state, grid, DT, evaluate_truth)
+        rows = gather(kernel.reaction, state)
+    return rows[np.random.default_rng(0).choice(len(rows), CELLS, replace=False)]
+
+
+def _as_exact(ladder: Iterable[tuple[Solve, float]], error: Callable[[Solve], float], wanted: float) -> tuple[Solve, float]:
+    for rung in ladder:
+        if error(rung[0]) <= wanted:
+            return rung
+    return rung
+
+
+def _seconds(solve: Solve, rows: NDArray[np.float64]) -> float:
+    before = time.perf_counter()
+    solve(rows)
+    return (time.perf_counter() - before) / len(rows)
+
+
+def _scipy(kernel: BZ, method: str, rtol: float) -> Solve:
+    s, w, q, f = (float(value) for value in kernel.parameters)
+
+    def solve(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+        ends = [
+            solve_ivp(
+                _rhs, (0.0, DT), row, method=method, rtol=rtol, atol=1e-2 * rtol, jac=_jacobian, args=(s, w, q, f), t_eval=(DT,)
+            ).y[:, -1]
+            for row in rows
+        ]
+        return np.array(ends)
+
+    return solve
+
+
+@njit(cache=True)
+def _rhs(t, y, s, w, q, f):
+    return np.array((s * (y[1] + y[0] * (1.0 - q * y[0] - y[1])), (f * y[2] - (1.0 + y[0]) * y[1]) / s, w * (y[0] - y[2])))
+
+
+@njit(cache=True)
+def _jacobian(t, y, s, w, q, f):
+    return np.array(
+        (
+            (s * (1.0 - 2.0 * q * y[0] - y[1]), s * (1.0 - y[0]), 0.0),
+            (-y[1] / s, -(1.0 + y[0]) / s, f / s),
+            (w, 0.0, -w),
+        )
+    )
+
+
+if __name__ == "__main__":
+    main(sys.argv[1] if len(sys.argv) > 1 else None)

@@ -1,0 +1,208 @@
+"""The contract of a surrogate: what server, trainer and registry rely on.
+
+It is tried on a small synthetic operator: two species that turn into each other, at a rate that a third column sets.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load, save
+
+from coupler.check.lines import CheckLine, Line, go_through, same_bits
+from coupler.field import Field
+from coupler.operator import Signature
+from coupler.plugin import build
+from coupler.serving.predictor import CHUNK_ROWS, Predictor
+from coupler.surrogate import Prediction, Samples, Surrogate
+
+_SAMPLES = 400
+_SEED = 7
+_ALONE = 4
+_SPECIES = (Field("a", bounds=(0, None)), Field("b", bounds=(0, None)))
+_SIGNATURE = Signature(
+    inputs=(*_SPECIES, Field("rate", bounds=(0, None))),
+    outputs=_SPECIES,
+    atol=(1e-3, 1e-3),
+    rtol=(1e-3, 1e-3),
+    conserved={"mass": {"a": 1.0, "b": 1.0}},
+)
+
+
+@dataclass(frozen=True)
+class SurrogateCase:
+    """A surrogate class, its parameters and samples to learn from.
+
+    Parameters
+    ----------
+    plugin : type
+        The class.
+    params : mapping
+        Its keyword arguments.
+    """
+
+    plugin: type[Surrogate]
+    params: Mapping[str, object]
+
+    @cached_property
+    def samples(self) -> Samples:
+        """Inputs over two decades, several time steps, and the truth."""
+        generator = np.random.default_rng(_SEED)
+        inputs = np.exp(generator.uniform(-2.3, 2.3, (_SAMPLES, len(_SIGNATURE.inputs))))
+        dt = generator.choice([0.05, 0.1, 0.2], _SAMPLES)
+        flow = -0.5 * np.expm1(-2.0 * inputs[:, 2] * dt) * (inputs[:, 0] - inputs[:, 1])
+        return Samples(inputs, dt, np.column_stack((inputs[:, 0] - flow, inputs[:, 1] + flow)))
+
+    @cached_property
+    def used_samples(self) -> Samples:
+        """The very samples that :attr:`fitted` was trained on, as it left them."""
+        return self.copy_of_samples()
+
+    @cached_property
+    def fitted(self) -> Surrogate:
+        """One trained model, ready to answer."""
+        return self.train(self.used_samples)
+
+    def built(self) -> Surrogate:
+        """Build the class as the server does."""
+        return build(self.plugin, self.params, _SIGNATURE, key="surrogate.params")
+
+    def train(self, samples: Samples) -> Surrogate:
+        """Build and train a model, with a fixed number of epochs."""
+        surrogate = self.built()
+        surrogate.fit(samples, seed=_SEED)
+        return surrogate.eval()
+
+    def copy_of_samples(self) -> Samples:
+        """Give samples that a fit may spoil."""
+        return self.samples.take(np.arange(_SAMPLES))
+
+    @torch.inference_mode()
+    def prediction(self) -> Prediction:
+        """Ask the trained model about all samples at once."""
+        samples = self.copy_of_samples()
+        return self.fitted.predict(torch.from_numpy(samples.inputs), torch.from_numpy(samples.dt))
+
+    def answer(self, surrogate: Surrogate, rows: NDArray[np.intp]) -> NDArray[np.float64]:
+        """Ask a model as the server asks, in padded chunks: (n, n_out + 1), the score in the last column."""
+        predictor = Predictor(len(_SIGNATURE.inputs), len(_SIGNATURE.outputs), torch.device("cpu"))
+        predictor.load(1, surrogate)
+        mean, score = np.empty((len(rows), len(_SIGNATURE.outputs))), np.empty(len(rows))
+        asked = self.samples.take(rows)
+        predictor.predict(asked.inputs, asked.dt, 1, mean, score)
+        return np.column_stack((mean, score))
+
+
+def check_surrogate(plugin: type[Surrogate], params: Mapping[str, object]) -> list[CheckLine]:
+    """Go through the contract of a surrogate, on the CPU.
+
+    Collective: no.
+    """
+    case = SurrogateCase(plugin, params)
+    built = go_through((_BUILDING,), case)
+    return built + go_through(_LINES, case) if built[0].passed else built
+
+
+def _builds(case: SurrogateCase) -> str:
+    case.built()
+    return ""
+
+
+def _fits(case: SurrogateCase) -> str:
+    # Kept by the case, so that the other lines do not train again.
+    assert isinstance(case.fitted, Surrogate)
+    return ""
+
+
+def _predicts_what_is_declared(case: SurrogateCase) -> str:
+    prediction = case.prediction()
+    for name, value, expected in (
+        ("mean", prediction.mean, (_SAMPLES, len(_SIGNATURE.outputs))),
+        ("score", prediction.score, (_SAMPLES,)),
+    ):
+        if tuple(value.shape) != expected:
+            return f"{name} has shape {tuple(value.shape)} instead of {expected}."
+        if value.dtype != torch.float64:
+            return f"{name} is {value.dtype}: return float64, compute in whatever you like."
+    return ""
+
+
+def _is_finite(case: SurrogateCase) -> str:
+    wrong = [name for name, value in case.prediction()._asdict().items() if not torch.isfinite(value).all()]
+    return f"{' and '.join(wrong)} not finite for samples it was trained on." if wrong else ""
+
+
+def _score_is_not_negative(case: SurrogateCase) -> str:
+    lowest = float(case.prediction().score.min())
+    return f"the lowest score is {lowest:g}: 0 means no doubt, 1.0 about at tolerance." if lowest < 0 else ""
+
+
+def _leaves_its_inputs(case: SurrogateCase) -> str:
+    surrogate, samples = case.fitted, case.copy_of_samples()
+    if not _same_samples(case.used_samples, case.samples):
+        return "fit wrote into its samples, which later trainings use again: work on a copy."
+    with torch.inference_mode():
+        surrogate.predict(torch.from_numpy(samples.inputs), torch.from_numpy(samples.dt))
+    return "" if _same_samples(samples, case.samples) else "predict wrote into its inputs: work on a copy."
+
+
+def _is_repeatable(case: SurrogateCase) -> str:
+    one, other = case.prediction(), case.prediction()
+    if same_bits(one.mean.numpy(), other.mean.numpy()) and same_bits(one.score.numpy(), other.score.numpy()):
+        return ""
+    return "the same inputs gave other bits the second time: nothing may be drawn or remembered in predict."
+
+
+def _rows_are_independent(case: SurrogateCase) -> str:
+    everything = np.arange(_SAMPLES)
+    together = case.answer(case.fitted, everything)
+    advice = "row i of an answer must depend on row i of the inputs only: no statistics over the batch."
+    for row in np.linspace(0, _SAMPLES - 1, _ALONE, dtype=np.intp):
+        if not same_bits(case.answer(case.fitted, np.array([row])), together[row : row + 1]):
+            return f"element {row} alone gets another answer than among {_SAMPLES}: {advice}"
+    # Longer than a chunk, in another order: the server puts the questions of several ranks together.
+    rows = np.random.default_rng(_SEED).choice(everything, 2 * CHUNK_ROWS)
+    return "" if same_bits(case.answer(case.fitted, rows), together[rows]) else f"elements in other company get other answers: {advice}"
+
+
+def _survives_saving(case: SurrogateCase) -> str:
+    again, everything = case.built(), np.arange(_SAMPLES)
+    again.load_state_dict(load(_saved(case.fitted)))
+    if same_bits(case.answer(case.fitted, everything), case.answer(again, everything)):
+        return ""
+    return "saved and loaded, it answers differently: all that predict uses must be parameters and buffers."
+
+
+def _fits_repeatably(case: SurrogateCase) -> str:
+    if _saved(case.train(case.copy_of_samples())) == _saved(case.fitted):
+        return ""
+    return "the same samples and seed gave other weights: draw everything random from the seed."
+
+
+def _saved(surrogate: Surrogate) -> bytes:
+    return save({name: value.contiguous() for name, value in surrogate.state_dict().items()})
+
+
+def _same_samples(one: Samples, other: Samples) -> bool:
+    return same_bits(one.inputs, other.inputs) and same_bits(one.dt, other.dt) and same_bits(one.truth, other.truth)
+
+
+_BUILDING = Line("it is built as Class(signature, **params)", _builds)
+_LINES = (
+    Line(f"fit learns from {_SAMPLES} samples", _fits),
+    Line("predict returns mean (n, n_out) and score (n,), float64", _predicts_what_is_declared, needs=(_fits,)),
+    Line("fit and predict leave their inputs as they are", _leaves_its_inputs, needs=(_fits,)),
+    Line("predict is bitwise repeatable", _is_repeatable, needs=(_predicts_what_is_declared,)),
+    Line("mean and score are finite", _is_finite, needs=(_predicts_what_is_declared,)),
+    Line("the score is not negative", _score_is_not_negative, needs=(_predicts_what_is_declared,)),
+    Line(
+        "an answer depends on its own row only: bitwise the same alone and in any company",
+        _rows_are_independent,
+        needs=(_predicts_what_is_declared, _is_repeatable),
+    ),
+    Line("saved as safetensors and loaded again it gives the same bits", _survives_saving, needs=(_is_repeatable,)),
+    Line("the same samples and seed give the same weights, bitwise", _fits_repeatably, needs=(_fits,)),
+)

@@ -1,0 +1,199 @@
+"""A running session: everything that exists between the start and the end of a coupled run on this rank."""
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from mpi4py import MPI
+from numpy.typing import NDArray
+
+from coupler.clock import Stopwatch
+from coupler.config import Case
+from coupler.controller import Controller, Limits
+from coupler.coupling.account import Account, StepTotals
+from coupler.coupling.counts import Counts
+from coupler.coupling.journal import Journal
+from coupler.coupling.nodes import Nodes, on_first
+from coupler.coupling.reduction import StepReduction
+from coupler.coupling.route import Route
+from coupler.coupling.statement import Results, statement
+from coupler.operator import Operator
+from coupler.progress import Progress
+from coupler.runfolder import claim
+from coupler.summary import ModelSummary, Summary
+
+if TYPE_CHECKING:
+    from coupler.coupling.learner import Learner
+    from coupler.coupling.services import NodeServices
+    from coupler.learning.registry import ModelCard
+
+
+@dataclass(frozen=True)
+class SessionPlan:
+    """What a session is of; checked before it starts.
+
+    Parameters
+    ----------
+    case : Case
+        The effective case.
+    operators : mapping of name to Operator
+        With the case's tolerances.
+    controller : Controller
+        The rules, the same for every operator.
+    out : Path or None
+        The run folder, if the user chose one.
+    name : str
+        What the default run folder is named after.
+    elements : int
+        Most elements this rank asks about at once.
+    """
+
+    case: Case
+    operators: Mapping[str, Operator]
+    controller: Controller
+    out: Path | None
+    name: str
+    elements: int
+
+
+class Session:
+    """Run folder, services, routes, learners and the reduction between them, from start to finish.
+
+    Parameters
+    ----------
+    plan : SessionPlan
+        What to start.
+    comm : MPI.Intracomm
+        All ranks.
+    stopwatch : Stopwatch
+        Where the seconds are charged.
+
+    Raises
+    ------
+    CouplerError
+        If something does not start, on every rank alike; what had started is stopped again.
+
+    Collective: yes.
+    """
+
+    def __init__(self, plan: SessionPlan, comm: MPI.Intracomm, stopwatch: Stopwatch) -> None:
+        self._plan, self._stopwatch = plan, stopwatch
+        self._step = self._call = 0
+        self._models: list[ModelSummary] = []
+        self._rates: tuple[float, ...] = ()
+        self.routes = [self._route(operator) for operator in plan.operators.values()]
+        self._account = Account(self.routes, plan.controller)
+        with ExitStack() as started:
+            self._nodes = Nodes.of(comm)
+            self.folder = on_first(self._nodes.job, lambda: claim(plan.out, plan.name, plan.case))
+            self._services, self._learners = self._start_services(started) if plan.controller.asks else (None, [])
+            self._journal = Journal(self.folder, self._nodes, tuple(plan.operators))
+            started.callback(self._journal.close)
+            self._reduction = StepReduction(self._nodes.job, Counts.LENGTH * len(self.routes))
+            self._started = started.pop_all()
+
+    @property
+    def progress(self) -> Progress:
+        """Where the run is, as of the last reduction."""
+        return self._account.progress(self._stopwatch.total)
+
+    def evaluate(
+        self, index: int, inputs: NDArray[np.float64], ids: NDArray[np.int64], dt: float
+    ) -> NDArray[np.float64]:
+        """Evaluate an operator on this rank's elements. Collective: no."""
+        route = self.routes[index]
+        outputs = np.empty((len(inputs), len(route.operator.signature.outputs)))
+        self._journal.record(index, route.evaluate(inputs, outputs, ids, dt, self._step + 1, self._call))
+        self._call += 1
+        return outputs
+
+    def end_step(self) -> None:
+        """End a step: use the reduction of the step before, start this one's. Collective: yes."""
+        self._step += 1
+        self._call = 0
+        with self._stopwatch.timing("sync"):
+            self._learn(self._take_in(self._step - 1))
+            for learner in self._learners:
+                learner.count_outcome()
+            self._rates = tuple(route.audit_rate for route in self.routes)
+            self._reduction.start(np.concatenate([route.take_counts().pack() for route in self.routes]))
+
+    def finish(self, results: Results) -> Summary:
+        """Write what is left, stop everything, write the summary. Collective: yes."""
+        self._take_in(self._step)
+        with self._stopwatch.timing("io"):
+            self._journal.flush()
+            for learner in self._learners:
+                learner.flush()
+        self.release()
+        summary = statement(self._plan.case, self._nodes.job, self._stopwatch, self._account, self.routes, results)
+        if self._nodes.first:
+            summary.write(self.folder.summary)
+        self._nodes.close()
+        return summary
+
+    def results(self) -> Results:
+        """What the session knows of itself for the summary; the loop adds what it knows."""
+        return Results(
+            steps=self._step, models=self._models, retrainings=sum(learner.rounds for learner in self._learners)
+        )
+
+    def release(self) -> None:
+        """Stop everything that was started, without talking to other ranks. Collective: no."""
+        self._started.close()
+
+    def _route(self, operator: Operator) -> Route:
+        case = self._plan.case
+        return Route(
+            operator,
+            self._plan.controller,
+            seed=case.run.seed,
+            deadline=case.exchange.deadline,
+            stopwatch=self._stopwatch,
+        )
+
+    def _start_services(self, started: ExitStack) -> "tuple[NodeServices, list[Learner]]":
+        # Imported here: a run of physics alone needs neither torch nor Ray.
+        from coupler.coupling.learner import Learner, LearnerPlan
+        from coupler.coupling.services import NodeServices
+
+        plan = self._plan
+        routes = dict(zip(plan.operators, self.routes, strict=True))
+        services = NodeServices(plan.case, self._nodes, routes, plan.elements, self.folder.models)
+        started.callback(services.close)
+        elements = self._nodes.job.allreduce(plan.elements)
+        learners = [
+            Learner(LearnerPlan(index, name, elements, plan.case, self.folder), route, self._nodes, services.service)
+            for index, (name, route) in enumerate(routes.items())
+        ]
+        return services, learners
+
+    def _take_in(self, step: int) -> tuple[Counts, ...]:
+        """Use the reduction of a step: controllers and journal; give the counts, none if there was no such step."""
+        reduced = self._reduction.finish()
+        if reduced is None:
+            return ()
+        counts = tuple(Counts.unpack(part) for part in np.split(reduced, len(self.routes)))
+        self._account.add(StepTotals(step, counts, self._rates))
+        self._journal.step(step, self.progress)
+        return counts
+
+    def _learn(self, counts: tuple[Counts, ...]) -> None:
+        """Start or finish training rounds; a version that takes over does so from the next step on, on every rank."""
+        for learner, totals in zip(self._learners, counts, strict=False):
+            card = learner.end_step(self._step, totals)
+            if card is not None:
+                self._promote(learner.index, card)
+
+    def _promote(self, index: int, card: "ModelCard") -> None:
+        assert self._services is not None
+        self._services.promote(index, card)
+        route = self.routes[index]
+        route.limits = Limits.of(route.operator.signature, np.array(card.range_lower), np.array(card.range_upper))
+        route.state = route.controller.promoted(route.state, card.version, card.threshold)
+        self._models.append(
+            ModelSummary(operator=card.operator, version=card.version, step=self._step + 1, sha256=card.sha256)
+        )

@@ -1,0 +1,34 @@
+"""Reports: pictures of a run, and how far and how fast it went beside plain physics. Reads run folders only."""
+
+from pathlib import Path
+
+from coupler.report.budget import draw_budget
+from coupler.report.comparison import Comparison, compare
+from coupler.report.difference import draw_comparison
+from coupler.report.fields import draw_fields
+
+__all__ = ["Comparison", "compare", "draw", "draw_comparison"]
+
+
+def draw(folder: Path) -> list[Path]:
+    """Draw what a run folder holds: ``fields.png``, and ``budget.png`` where a surrogate was asked.
+
+    Parameters
+    ----------
+    folder : Path
+        A run that has ended.
+
+    Returns
+    -------
+    list of Path
+        The pictures, in the run folder; a second call draws them anew.
+
+    Raises
+    ------
+    CouplerError
+        If a file of the run is missing or cut short.
+
+    Collective: no; one rank calls it, after the run.
+    """
+    budget = draw_budget(folder)
+    return [draw_fields(folder), *([] if budget is None else [budget])]

@@ -1,0 +1,205 @@
+"""What every stock surrogate promises, whatever its architecture."""
+
+import importlib
+import inspect
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load, save
+
+import coupler.models
+from coupler.field import Field
+from coupler.operator import Signature
+from coupler.surrogate import Prediction, Samples, Surrogate
+
+CHUNK_ROWS = 1024
+
+
+def _stock_surrogates() -> list[type[Surrogate]]:
+    names = sorted(path.stem for path in Path(coupler.models.__path__[0]).glob("*.py") if path.stem != "__init__")
+    modules = [importlib.import_module(f"coupler.models.{name}") for name in names]
+    return [
+        item
+        for module in modules
+        for item in vars(module).values()
+        if inspect.isclass(item) and issubclass(item, Surrogate) and item.__module__ == module.__name__
+    ]
+
+
+STOCK = _stock_surrogates()
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Promises are made for one thread, as the trainer and the server set it."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(params=STOCK, ids=lambda kind: kind.__name__)
+def kind(request: pytest.FixtureRequest) -> type[Surrogate]:
+    found: type[Surrogate] = request.param
+    return found
+
+
+@pytest.fixture
+def signature() -> Signature:
+    """Two positive quantities, a signed parameter that is only read and a rate that is only given."""
+    fields = (Field("a", bounds=(0, None)), Field("b", bounds=(0, 1e6)))
+    return Signature(
+        inputs=(*fields, Field("angle")),
+        outputs=(*fields, Field("rate")),
+        atol=(1e-4, 1e-3, 1e-2),
+        rtol=(1e-2, 1e-2, 0.0),
+    )
+
+
+def _samples(count: int, seed: int) -> Samples:
+    """A decay of a into b, a over four decades, at a speed set by the angle."""
+    random = np.random.default_rng(seed)
+    a, b, angle = 10 ** random.uniform(-3, 1, count), random.uniform(0, 5, count), random.uniform(-1, 1, count)
+    dt = random.uniform(0.5, 1.0, count)
+    left = a * np.exp(-dt * (1 + angle**2))
+    return Samples(np.stack([a, b, angle], axis=1), dt, np.stack([left, b + a - left, np.sin(angle)], axis=1))
+
+
+def _fitted(kind: type[Surrogate], signature: Signature, *, count: int = 1000, seed: int = 3) -> Surrogate:
+    surrogate = kind(signature)
+    surrogate.fit(_samples(count, seed=1), seed=seed)
+    return surrogate
+
+
+def _answer_in_chunks(surrogate: Surrogate, inputs: torch.Tensor, dt: torch.Tensor) -> Prediction:
+    """Answer as the server does: chunks of one size, the last one padded with its first row."""
+    means, scores = [], []
+    for start in range(0, len(inputs), CHUNK_ROWS):
+        rows = torch.arange(start, start + CHUNK_ROWS)
+        rows = torch.where(rows < len(inputs), rows, start)
+        mean, score = surrogate.predict(inputs[rows], dt[rows])
+        means.append(mean[: len(inputs) - start])
+        scores.append(score[: len(inputs) - start])
+    return Prediction(torch.cat(means), torch.cat(scores))
+
+
+def _tensors(count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    samples = _samples(count, seed=2)
+    return torch.from_numpy(samples.inputs), torch.from_numpy(samples.dt)
+
+
+def test_there_are_stock_surrogates() -> None:
+    assert "MLPEnsemble" in [kind.__name__ for kind in STOCK]
+
+
+def test_answers_have_the_declared_shapes_and_are_finite(kind: type[Surrogate], signature: Signature) -> None:
+    prediction = _fitted(kind, signature).predict(*_tensors(50))
+
+    assert prediction.mean.shape == (50, 3)
+    assert prediction.score.shape == (50,)
+    assert prediction.mean.dtype == prediction.score.dtype == torch.float64
+    assert torch.isfinite(prediction.mean).all()
+    assert torch.isfinite(prediction.score).all()
+    assert (prediction.score >= 0).all()
+
+
+def test_an_element_is_answered_the_same_alone_and_among_many(kind: type[Surrogate], signature: Signature) -> None:
+    surrogate = _fitted(kind, signature)
+    inputs, dt = _tensors(2500)
+    many = _answer_in_chunks(surrogate, inputs, dt)
+
+    for row in (0, 1023, 1024, 2499):
+        alone = _answer_in_chunks(surrogate, inputs[row : row + 1], dt[row : row + 1])
+        assert torch.equal(alone.mean[0], many.mean[row])  # bitwise: the ranks must not matter
+        assert torch.equal(alone.score[0], many.score[row])
+
+
+def test_the_same_samples_and_seed_give_the_same_weights(kind: type[Surrogate], signature: Signature) -> None:
+    first, second = _fitted(kind, signature), _fitted(kind, signature)
+
+    assert save(first.state_dict()) == save(second.state_dict())
+
+
+def test_another_seed_gives_other_weights(kind: type[Surrogate], signature: Signature) -> None:
+    assert save(_fitted(kind, signature).state_dict()) != save(_fitted(kind, signature, seed=4).state_dict())
+
+
+def test_a_model_built_from_its_saved_state_answers_the_same(kind: type[Surrogate], signature: Signature) -> None:
+    surrogate, again = _fitted(kind, signature), kind(signature)
+    inputs, dt = _tensors(200)
+
+    again.load_state_dict(load(save(surrogate.state_dict())))
+
+    assert torch.equal(again.predict(inputs, dt).mean, surrogate.predict(inputs, dt).mean)
+    assert torch.equal(again.predict(inputs, dt).score, surrogate.predict(inputs, dt).score)
+
+
+def test_fitting_and_answering_leave_their_inputs_untouched(kind: type[Surrogate], signature: Signature) -> None:
+    samples, before = _samples(300, seed=1), _samples(300, seed=1)
+    surrogate = kind(signature)
+
+    surrogate.fit(samples, seed=0)
+    surrogate.predict(torch.from_numpy(samples.inputs), torch.from_numpy(samples.dt))
+
+    for name in ("inputs", "dt", "truth"):
+        np.testing.assert_array_equal(getattr(samples, name), getattr(before, name))
+
+
+def test_fitting_learns_and_the_score_ranks_the_errors(kind: type[Surrogate], signature: Signature) -> None:
+    surrogate, samples = _fitted(kind, signature, count=4000), _samples(2000, seed=9)
+
+    mean, score = surrogate.predict(torch.from_numpy(samples.inputs), torch.from_numpy(samples.dt))
+
+    error = signature.error(mean.numpy(), samples.truth)
+    assert np.median(error) < 0.5  # "no change" has a median error of tens of tolerances
+    surest = np.argsort(score.numpy())[:500]
+    assert error[surest].mean() < error.mean()
+
+
+def test_fitting_goes_on_from_the_weights_it_finds(kind: type[Surrogate], signature: Signature) -> None:
+    surrogate, samples = _fitted(kind, signature, count=4000), _samples(2000, seed=9)
+
+    def error() -> float:
+        mean = surrogate.predict(torch.from_numpy(samples.inputs), torch.from_numpy(samples.dt)).mean.numpy()
+        return float(np.mean(np.minimum(signature.error(mean, samples.truth), 5.0)))
+
+    before = error()
+    surrogate.fit(_samples(400, seed=5), seed=0)
+
+    # 400 samples alone give several times this error; a tenth as many as before must not make it forget.
+    assert error() < 2 * before + 0.1
+
+
+def test_fitting_ends_within_its_budget(kind: type[Surrogate], signature: Signature) -> None:
+    surrogate = kind(signature)
+    samples = _samples(4000, seed=1)
+    start = time.perf_counter()
+
+    surrogate.fit(samples, seed=0, seconds=1.0)
+
+    # Generous, for a machine that others use too; without a budget it would train several times as long.
+    assert time.perf_counter() - start < 2.0
+
+
+def test_a_time_step_that_never_varies_is_no_obstacle(kind: type[Surrogate], signature: Signature) -> None:
+    samples = _samples(500, seed=1)
+    surrogate = kind(signature)
+
+    surrogate.fit(Samples(samples.inputs, np.full(500, 0.7), samples.truth), seed=0)
+
+    prediction = surrogate.predict(torch.from_numpy(samples.inputs), torch.full((500,), 0.7, dtype=torch.float64))
+    assert torch.isfinite(prediction.mean).all()
+
+
+def test_answers_stay_inside_the_bounds_of_the_fields(kind: type[Surrogate], signature: Signature) -> None:
+    inputs, dt = _tensors(1000)
+    inputs[:, :2] *= 1e-6  # far outside of what was trained on, near the bound
+
+    mean = _fitted(kind, signature).predict(inputs, dt).mean
+
+    assert (mean[:, :2] >= 0).all()
+    assert (mean[:, 1] <= 1e6).all()

@@ -1,0 +1,198 @@
+"""The gate: every reason for a refusal, the order they come in, and the NumPy twins of its Numba passes."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from coupler.controller import UNIT, Limits, audited_sums, judge, losses, quantise
+from coupler.errors import FieldMismatch
+from coupler.field import Field
+from coupler.operator import Operator
+from coupler.records import Reason
+
+OPERATOR = Operator(
+    lambda inputs, dt: inputs[:, :2],
+    inputs=[Field("u", bounds=(0, None)), Field("v", bounds=(0, 10)), Field("temperature")],
+    outputs=[Field("u", bounds=(0, None)), Field("v", bounds=(0, 10))],
+    atol=[1e-3, 2e-3],
+    rtol=[0.0, 1e-2],
+    conserved={"mass": {"u": 1.0, "v": 2.0}},
+)
+SIGNATURE = OPERATOR.signature
+LIMITS = Limits.of(SIGNATURE, np.array([0.0, 0.0, 200.0]), np.array([5.0, 5.0, 900.0]))
+GOOD = [1.0, 2.0, 300.0]
+# |1| 1e-3 + |2| (2e-3 + 1e-2 |v|) at v = 2: how far the mass may be off.
+ALLOWED = 1e-3 + 2 * (2e-3 + 1e-2 * 2.0)
+
+
+def reason_of(inputs=GOOD, mean=(1.0, 2.0), score=0.5, threshold=1.0, stopped=False):
+    rows = [np.array([row], dtype=float) for row in (inputs, mean)]
+    return Reason(judge(*rows, np.array([score]), LIMITS, threshold=threshold, stopped=stopped)[0])
+
+
+def test_a_good_answer_with_a_low_score_is_accepted():
+    assert reason_of() == Reason.ACCEPTED
+
+
+@pytest.mark.parametrize("mean", [(np.nan, 2.0), (1.0, np.inf), (-np.inf, 2.0)])
+def test_an_answer_that_is_not_finite_is_vetoed(mean):
+    assert reason_of(mean=mean) == Reason.NOT_FINITE
+
+
+@pytest.mark.parametrize("score", [np.nan, np.inf, -np.inf])
+def test_a_score_that_is_not_finite_is_vetoed_whatever_the_threshold(score):
+    assert reason_of(score=score, threshold=np.inf) == Reason.NOT_FINITE
+
+
+@pytest.mark.parametrize("mean", [(-1e-12, 2.0), (1.0, 10.000001)])
+def test_an_answer_outside_the_bounds_of_its_field_is_vetoed(mean):
+    assert reason_of(mean=mean) == Reason.OUT_OF_BOUNDS
+
+
+def test_an_answer_on_the_bounds_of_its_field_stands():
+    assert reason_of(inputs=[4.0, 0.0, 300.0], mean=(4.0, 0.0)) == Reason.ACCEPTED
+
+
+def test_a_conserved_sum_may_be_off_by_the_tolerances_of_its_terms_and_no_more():
+    assert reason_of(mean=(1.0 + 0.999 * ALLOWED, 2.0)) == Reason.ACCEPTED
+    assert reason_of(mean=(1.0 + 1.001 * ALLOWED, 2.0)) == Reason.NOT_CONSERVED
+
+
+@pytest.mark.parametrize("inputs", [[6.0, 2.0, 300.0], [1.0, 2.0, 100.0], [1.0, 2.0, np.nan]])
+def test_inputs_outside_the_training_range_are_vetoed(inputs):
+    assert reason_of(inputs=inputs, mean=(inputs[0], 2.0)) == Reason.OUT_OF_RANGE
+
+
+def test_a_score_at_the_threshold_falls_back():
+    assert reason_of(score=1.0, threshold=1.0) == Reason.SCORE
+    assert reason_of(score=np.nextafter(1.0, 0.0), threshold=1.0) == Reason.ACCEPTED
+
+
+@pytest.mark.parametrize("score", [0.0, -0.0, -5.0])
+def test_a_threshold_of_zero_refuses_whatever_a_score_claims(score):
+    assert reason_of(score=score, threshold=0.0) == Reason.SCORE
+
+
+def test_the_hard_stop_names_itself_only_where_nothing_else_refuses():
+    assert reason_of(stopped=True) == Reason.BUDGET
+    assert reason_of(stopped=True, score=2.0) == Reason.SCORE
+    assert reason_of(stopped=True, mean=(np.nan, 2.0)) == Reason.NOT_FINITE
+
+
+def test_no_elements_give_no_reasons():
+    assert judge(np.empty((0, 3)), np.empty((0, 2)), np.empty(0), LIMITS, threshold=1.0).shape == (0,)
+
+
+def test_an_operator_without_conserved_sums_has_none_to_break():
+    operator = Operator(lambda inputs, dt: inputs, inputs=["u"], outputs=["u"], atol=1.0, rtol=0.0)
+    limits = Limits.of(operator.signature, np.array([-np.inf]), np.array([np.inf]))
+
+    assert judge(np.zeros((1, 1)), np.full((1, 1), 1e9), np.zeros(1), limits, threshold=1.0)[0] == Reason.ACCEPTED
+
+
+@pytest.mark.parametrize(
+    ("inputs", "mean", "score"),
+    [((4, 2), (4, 2), (4,)), ((4, 3), (4, 3), (4,)), ((4, 3), (3, 2), (4,)), ((4, 3), (4, 2), (4, 1))],
+)
+def test_arrays_that_do_not_fit_the_operator_are_refused_in_words(inputs, mean, score):
+    with pytest.raises(FieldMismatch, match="3 inputs and 2 outputs"):
+        judge(np.ones(inputs), np.ones(mean), np.ones(score), LIMITS, threshold=1.0)
+
+
+def test_a_training_range_of_another_length_is_refused_in_words():
+    with pytest.raises(FieldMismatch, match="u, v, temperature"):
+        Limits.of(SIGNATURE, np.zeros(2), np.ones(2))
+
+
+def judged_in_numpy(inputs, mean, score, threshold):
+    """The same rules, column by column."""
+    u, v = mean.T
+    with np.errstate(invalid="ignore"):
+        defect = np.abs(u + 2 * v - inputs[:, 0] - 2 * inputs[:, 1])
+        rules = [
+            (~np.isfinite(mean).all(axis=1) | ~np.isfinite(score), Reason.NOT_FINITE),
+            ((u < 0) | (v < 0) | (v > 10), Reason.OUT_OF_BOUNDS),
+            (defect > 1e-3 + 2 * (2e-3 + 1e-2 * np.abs(v)), Reason.NOT_CONSERVED),
+            (((inputs < [0, 0, 200]) | (inputs > [5, 5, 900])).any(axis=1), Reason.OUT_OF_RANGE),
+            (np.maximum(score, 0) >= threshold, Reason.SCORE),
+        ]
+    return np.select([rule for rule, _ in rules], [reason for _, reason in rules], Reason.ACCEPTED).astype(np.uint8)
+
+
+def test_judge_agrees_with_its_numpy_twin_on_a_batch_that_meets_every_reason():
+    rng = np.random.default_rng(3)
+    inputs = rng.uniform([-0.2, -0.2, 100], [5.5, 5.5, 1000], (20_000, 3))
+    mean = inputs[:, :2] + rng.normal(0, 0.02, (20_000, 2))
+    mean[rng.random(20_000) < 0.05] = np.nan
+    score = rng.normal(0.5, 0.5, 20_000)
+
+    reasons = judge(inputs, mean, score, LIMITS, threshold=0.7)
+
+    np.testing.assert_array_equal(reasons, judged_in_numpy(inputs, mean, score, 0.7))
+    assert set(reasons) == {0, 1, 3, 4, 5, 6}
+
+
+def test_judge_gives_the_same_on_views_with_strides():
+    rng = np.random.default_rng(4)
+    inputs, mean, score = rng.uniform(0, 5, (100, 3)), rng.uniform(0, 5, (100, 2)), rng.random(100)
+
+    strided = judge(np.asfortranarray(inputs), np.asfortranarray(mean), np.repeat(score, 2)[::2], LIMITS, threshold=0.7)
+
+    np.testing.assert_array_equal(strided, judge(inputs, mean, score, LIMITS, threshold=0.7))
+
+
+numbers = st.one_of(st.floats(allow_nan=True, allow_infinity=True), st.floats(-10, 10))
+
+
+@given(st.lists(st.tuples(numbers, numbers, st.floats(-1e6, 1e6), st.floats(-1e6, 1e6)), max_size=20))
+def test_losses_are_the_error_of_the_signature_quantised(rows):
+    answer, truth = np.array(rows, dtype=float).reshape(-1, 2, 2).swapaxes(0, 1)
+
+    error, loss = losses(answer, truth, np.array(SIGNATURE.atol), np.array(SIGNATURE.rtol), 2.0)
+
+    np.testing.assert_array_equal(error, SIGNATURE.error(answer, truth))
+    np.testing.assert_array_equal(loss, quantise(error / 2.0))
+
+
+def test_audited_sums_count_what_the_certificate_and_the_hard_stop_need():
+    reasons = np.array(
+        [
+            Reason.ACCEPTED,
+            Reason.ACCEPTED,
+            Reason.SCORE,
+            Reason.BUDGET,
+            Reason.BUDGET,
+            Reason.NOT_FINITE,
+            Reason.ACCEPTED,
+        ],
+        dtype=np.uint8,
+    )
+    audited = np.array([True, False, True, True, False, True, True])
+    error = np.array([0.5, 9.0, 3.0, np.inf, np.inf])
+
+    sums = audited_sums(reasons, audited, error, quantise(error / 2.0), 0.1)
+
+    assert (sums.audit_rate, sums.decisions, sums.audits) == (0.1, 7, 5)
+    # Accepted and audited: errors 0.5 and infinity (an audit that never arrived), losses 1/4 and 1.
+    assert (sums.accepted, sums.loss, sums.exceedances) == (3, UNIT // 4 + UNIT, 1)
+    assert (sums.withheld, sums.withheld_loss, sums.refused) == (2, UNIT, 1)
+
+
+def test_audited_sums_of_parts_add_up_to_those_of_the_whole():
+    rng = np.random.default_rng(5)
+    reasons = rng.integers(0, 7, 1000).astype(np.uint8)
+    audited = rng.random(1000) < 0.3
+    error = np.zeros(1000)
+    error[audited] = rng.exponential(1.0, audited.sum())
+
+    def counts(rows):
+        kept = error[rows][audited[rows]]
+        return audited_sums(reasons[rows], audited[rows], kept, quantise(kept / 2.0), 0.3).counts
+
+    np.testing.assert_array_equal(counts(slice(0, 400)) + counts(slice(400, None)), counts(slice(None)))
+
+
+def test_audits_without_their_losses_are_our_mistake():
+    with pytest.raises(AssertionError):
+        audited_sums(np.zeros(3, np.uint8), np.ones(3, bool), np.zeros(2), np.zeros(2, np.int64), 0.5)
