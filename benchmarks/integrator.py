@@ -1,9 +1,10 @@
 """The Rosenbrock integrator of the kernels against SciPy's stiff solvers, at equal measured error.
 
 Cell states are drawn from a run of spiral waves; every system integrates them over one split step. A rival's
-tolerance is the loosest of a ladder at which its median error over the cells is no larger than ours, so no one is
-timed at an accuracy that was not asked for; if none is, it runs at the tightest and its ``error`` says so. SciPy
-calls a Python right-hand side for each cell and step; here it is compiled, and the Jacobian is given, as its users would.
+tolerance is the loosest of a ladder at which its error, the 90 % quantile over the cells, is no larger than ours, so
+no one is timed at an accuracy that was not asked for; if none is, it runs at the tightest and its ``error`` says so.
+SciPy's solvers take one cell at a time and call back into Python; they get a compiled right-hand side and Jacobian, and
+LSODA the entry with the least overhead, ``odeint``. Much of what they lose is the crossing of the language border.
 """
 
 import json
@@ -11,18 +12,19 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from mpi4py import MPI
 from numba import njit
 from numpy.typing import NDArray
-from scipy.integrate import solve_ivp
+from scipy.integrate import odeint, solve_ivp
 
 from coupler.grid import Grid
 from coupler.kernel import evaluate_truth, gather
 from coupler.kernels.bz import BZ
 
-PARAMETERS = {"s": 5.0, "w": 0.05, "q": 2e-3, "f": 1.4}
+PARAMETERS: dict[str, Any] = {"s": 5.0, "w": 0.05, "q": 2e-3, "f": 1.4}
 DT = 0.35
 CELLS = 200
 ROUNDS = 5
@@ -37,20 +39,20 @@ def run() -> list[dict[str, object]]:
     Returns
     -------
     list of dict
-        ``case``, ``system``, ``n``, ``median_s``, ``p10_s``, ``p90_s``, ``error`` (median over the cells of the
-        largest relative error) and ``rtol`` (what gave it).
+        ``case``, ``system``, ``n``, ``median_s``, ``p10_s``, ``p90_s``, ``error`` (90 % quantile over
+        the cells of the largest relative error) and ``rtol`` (what gave it).
     """
     kernel = BZ(**PARAMETERS)
     rows = _cells(kernel)
     exact = BZ(**PARAMETERS, rtol=1e-12, atol=1e-12).react(rows, DT)
 
     def error(solve: Solve) -> float:
-        return float(np.median(np.max(np.abs(solve(rows) / exact - 1.0), axis=1)))
+        return float(np.quantile(np.max(np.abs(solve(rows) / exact - 1.0), axis=1), 0.9))
 
     ours: Solve = lambda cells: kernel.react(cells, DT)  # noqa: E731
     systems = {"coupler": (ours, kernel.rtol)}
-    for name, method in (("scipy-lsoda", "LSODA"), ("scipy-radau", "Radau")):
-        systems[name] = _as_exact(((_scipy(kernel, method, rtol), rtol) for rtol in LADDER), error, error(ours))
+    for name, rival in (("scipy-lsoda", _lsoda), ("scipy-radau", _radau)):
+        systems[name] = _as_exact(((rival(kernel, rtol), rtol) for rtol in LADDER), error, error(ours))
     seconds: dict[str, list[float]] = {name: [] for name in systems}
     for _ in range(ROUNDS):  # in turns, so that a disturbance of the machine meets all of them
         for name, (solve, _rtol) in systems.items():
@@ -91,7 +93,9 @@ def _cells(kernel: BZ) -> NDArray[np.float64]:
     return rows[np.random.default_rng(0).choice(len(rows), CELLS, replace=False)]
 
 
-def _as_exact(ladder: Iterable[tuple[Solve, float]], error: Callable[[Solve], float], wanted: float) -> tuple[Solve, float]:
+def _as_exact(
+    ladder: Iterable[tuple[Solve, float]], error: Callable[[Solve], float], wanted: float
+) -> tuple[Solve, float]:
     for rung in ladder:
         if error(rung[0]) <= wanted:
             return rung
@@ -104,24 +108,31 @@ def _seconds(solve: Solve, rows: NDArray[np.float64]) -> float:
     return (time.perf_counter() - before) / len(rows)
 
 
-def _scipy(kernel: BZ, method: str, rtol: float) -> Solve:
-    s, w, q, f = (float(value) for value in kernel.parameters)
+def _lsoda(kernel: BZ, rtol: float) -> Solve:
+    parameters, atol, times = tuple(kernel.parameters), 1e-2 * rtol, np.array([0.0, DT])
 
     def solve(rows: NDArray[np.float64]) -> NDArray[np.float64]:
-        ends = [
-            solve_ivp(
-                _rhs, (0.0, DT), row, method=method, rtol=rtol, atol=1e-2 * rtol, jac=_jacobian, args=(s, w, q, f), t_eval=(DT,)
-            ).y[:, -1]
-            for row in rows
-        ]
-        return np.array(ends)
+        return np.array(
+            [odeint(_rhs, row, times, parameters, _jacobian, rtol=rtol, atol=atol, tfirst=True)[1] for row in rows]
+        )
+
+    return solve
+
+
+def _radau(kernel: BZ, rtol: float) -> Solve:
+    options = {"method": "Radau", "jac": _jacobian, "args": tuple(kernel.parameters), "rtol": rtol, "atol": 1e-2 * rtol}
+
+    def solve(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.array([solve_ivp(_rhs, (0.0, DT), row, **options).y[:, -1] for row in rows])
 
     return solve
 
 
 @njit(cache=True)
 def _rhs(t, y, s, w, q, f):
-    return np.array((s * (y[1] + y[0] * (1.0 - q * y[0] - y[1])), (f * y[2] - (1.0 + y[0]) * y[1]) / s, w * (y[0] - y[2])))
+    return np.array(
+        (s * (y[1] + y[0] * (1.0 - q * y[0] - y[1])), (f * y[2] - (1.0 + y[0]) * y[1]) / s, w * (y[0] - y[2]))
+    )
 
 
 @njit(cache=True)

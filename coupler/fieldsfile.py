@@ -50,7 +50,7 @@ class FieldsFile:
 
     def _create(self) -> None:
         shape = self._grid.shape
-        with h5py.File(self._path, "x") as file:
+        with h5py.File(self._path, "x", track_order=True) as file:  # fields in the order of the kernel
             for name, kind in (("time", np.float64), ("step", np.int64)):
                 file.create_dataset(name, shape=(0,), maxshape=(None,), dtype=kind, chunks=(1024,))
             file["time"].make_scale("time")

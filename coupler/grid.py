@@ -17,6 +17,7 @@ import numpy as np
 from mpi4py import MPI
 from numpy.typing import NDArray
 
+from coupler.decomposition import block, choose_dims
 from coupler.errors import ConfigError, FieldMismatch, LifecycleError
 from coupler.field import Field, State
 
@@ -28,45 +29,6 @@ _Message: TypeAlias = "tuple[MPI.BottomType, list[int], list[int], list[MPI.Data
 # then worth more to others than the 0.1 ms that a nap can add.
 YIELD_SECONDS = 200e-6
 NAP_SECONDS = 50e-6
-
-
-def block(index: int, parts: int, cells: int) -> slice:
-    """Give the cells of one block when ``cells`` are dealt out to ``parts`` blocks as evenly as can be."""
-    return slice(index * cells // parts, (index + 1) * cells // parts)
-
-
-def choose_dims(size: int, shape: Sequence[int], halo: int) -> tuple[int, ...]:
-    """Choose the number of ranks per dimension with the least surface between ranks.
-
-    Of equals it is the one that cuts the first dimensions, whose halos are contiguous in memory.
-
-    Parameters
-    ----------
-    size : int
-        Ranks in all; every one gets a block.
-    shape : sequence of int
-        Cells per dimension.
-    halo : int
-        Ghost width in cells: no block may be thinner, or a halo would reach past the neighbour.
-
-    Raises
-    ------
-    ConfigError
-        If no decomposition leaves every rank ``max(halo, 1)`` cells in every dimension.
-
-    Collective: no.
-    """
-    limits = tuple(cells // max(halo, 1) for cells in shape)
-    cells = math.prod(shape)
-
-    def cost(dims: tuple[int, ...]) -> tuple[int, ...]:
-        surface = sum((parts - 1) * (cells // across) for parts, across in zip(dims, shape, strict=True))
-        return (surface, *(-parts for parts in dims))
-
-    possible = _factorisations(size, limits)
-    if not possible:
-        raise ConfigError(_no_decomposition(size, list(shape), halo, limits))
-    return min(possible, key=cost)
 
 
 class Grid:
@@ -140,6 +102,7 @@ class Grid:
             self._shifts(axis) for axis in range(ndim) if halo > 0 and (self.periodic[axis] or self.dims[axis] > 1)
         )
         self._plans: dict[int, _Plan] = {}
+        self.exchange_seconds = 0.0
         self._open = True
 
     @cached_property
@@ -174,9 +137,11 @@ class Grid:
 
         Collective: yes.
         """
+        started = time.perf_counter()
         for requests in self._plan_of(state).rounds:
             MPI.Prequest.Startall(requests)
-            _wait(requests)
+            wait(requests)
+        self.exchange_seconds += time.perf_counter() - started
 
     def reflect(self, state: State) -> None:
         """Fill the halos outside non-periodic edges with the nearest cells, mirrored: nothing flows through.
@@ -221,7 +186,7 @@ class Grid:
             )
         counts = self._counts() if self.rank == 0 else []
         pieces = np.empty(sum(counts), array.dtype)
-        _wait([self.comm.Igatherv(np.ascontiguousarray(array), (pieces, counts) if self.rank == 0 else None)])
+        wait([self.comm.Igatherv(np.ascontiguousarray(array), (pieces, counts) if self.rank == 0 else None)])
         if self.rank > 0:
             return None
         whole = np.empty(self.shape, array.dtype)
@@ -251,7 +216,7 @@ class Grid:
         blocks = [] if whole is None or self.rank > 0 else [whole[self._block(rank)] for rank in range(self.size)]
         outgoing = (np.concatenate(list(map(np.ravel, blocks))), self._counts()) if blocks else None
         mine: NDArray[Scalar] = np.empty(self.local_shape, dtype)
-        _wait([self.comm.Iscatterv(outgoing, mine)])
+        wait([self.comm.Iscatterv(outgoing, mine)])
         return mine
 
     def close(self) -> None:
@@ -405,37 +370,14 @@ def _layers(arrays: list[NDArray[np.float64]], axis: int, first: int, thickness:
     return layers
 
 
-def _wait(requests: Sequence[MPI.Request]) -> None:
-    """Wait without keeping a core from those who could use it: first yield it, later sleep."""
+def wait(requests: Sequence[MPI.Request]) -> None:
+    """Wait for MPI requests without keeping a core from those who could use it: first yield it, later sleep."""
     patience = time.perf_counter() + YIELD_SECONDS
     while not MPI.Request.Testall(requests):
         if time.perf_counter() < patience:
             os.sched_yield()
         else:
             time.sleep(NAP_SECONDS)
-
-
-def _factorisations(size: int, limits: tuple[int, ...]) -> list[tuple[int, ...]]:
-    """List the ways to write ``size`` as one factor per dimension, none above its limit."""
-    if not limits:
-        return [()] if size == 1 else []
-    divisors = (parts for parts in range(1, min(size, limits[0]) + 1) if size % parts == 0)
-    return [(parts, *rest) for parts in divisors for rest in _factorisations(size // parts, limits[1:])]
-
-
-def _no_decomposition(size: int, shape: list[int], halo: int, limits: tuple[int, ...]) -> str:
-    if 0 in limits:
-        return (
-            f"grid.shape = {shape} is thinner than the halo of {halo} cells, which would reach past the neighbour: "
-            f"give every dimension of grid.shape at least {halo} cells."
-        )
-    fewer = min(size - 1, math.prod(limits))
-    while not _factorisations(fewer, limits):
-        fewer -= 1
-    return (
-        f"{size} ranks cannot share grid.shape = {shape} with halo {halo}, because every rank needs a block at least "
-        f"{max(halo, 1)} wide in each dimension: start fewer ranks (mpirun -n {fewer}) or give a larger grid.shape."
-    )
 
 
 def _each(

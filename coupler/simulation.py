@@ -83,6 +83,7 @@ class Simulation:
             output = FieldsFile(coupling.folder.fields, self.grid, self.kernel.fields)
             self._write(output, state, 0)
             self._loop(state, output)
+            coupling.stopwatch.seconds["halo"] = self.grid.exchange_seconds
             return coupling.finish(
                 state_sha256=state_sha256(state, self.grid),
                 mass={key: ConservedSum(start=start[key], end=end) for key, end in self._sums(state).items()},
@@ -134,11 +135,15 @@ class Simulation:
         return "\n".join(
             [
                 f"Simulation of {type(self.kernel).__name__}: {case.run.steps} steps of {case.run.dt}, mode {case.controller.mode}",
-                f"├── {self.grid!r}",
+                f"├── {_indented(repr(self.grid))}",
                 *(f"├── {name}: {operator!r}" for name, operator in self.kernel.operators.items()),
                 f"└── surrogate {case.surrogate.name} on {case.surrogate.device}, learning {case.learning.mode}",
             ]
         )
+
+
+def _indented(text: str) -> str:
+    return text.replace("\n", "\n│ ")
 
 
 def state_sha256(state: State, grid: Grid) -> str:

@@ -10,6 +10,7 @@ grid that resolves the front, so milder parameters: see ``docs/kernels/bz.md``.
 """
 
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numba import njit
@@ -17,11 +18,13 @@ from numpy.typing import NDArray
 
 from coupler.errors import PluginError
 from coupler.field import Field, State
-from coupler.grid import Grid
 from coupler.kernel import Evaluate, Kernel
 from coupler.kernels import rosenbrock
 from coupler.kernels.diffusion import diffuse
 from coupler.operator import Operator
+
+if TYPE_CHECKING:
+    from coupler.grid import Grid
 
 
 class BZ(Kernel):
@@ -99,7 +102,7 @@ class BZ(Kernel):
         _advance(inputs, self.parameters, dt, self.rtol, self.atol, outputs, steps)
         return outputs
 
-    def start(self, state: State, grid: Grid) -> None:
+    def start(self, state: State, grid: "Grid") -> None:
         """Wind the phase of the oscillation around points: one spiral, or a counter-rotating set where it is periodic.
 
         A bounded axis has its centre in the middle, a periodic one has two, a quarter from either end. In one
@@ -116,13 +119,13 @@ class BZ(Kernel):
         for column, field in enumerate(self.fields):
             state[field.name].interior[...] = cycle[index, column]
 
-    def step(self, state: State, grid: Grid, dt: float, evaluate: Evaluate) -> None:
+    def step(self, state: State, grid: "Grid", dt: float, evaluate: Evaluate) -> None:
         diffuse(state, grid, self.diffusivities, dt / 2)
         evaluate(self.reaction, state, dt)
         diffuse(state, grid, self.diffusivities, dt / 2)
 
     def _cycle(self) -> NDArray[np.float64]:
-        """One oscillation of a single cell, (m, 3), from one excitation to the next.
+        """Follow one oscillation of a single cell, (m, 3), from one excitation to the next.
 
         A cell that comes to rest has only the first one; the tail of it stands in for the rest.
         """
@@ -148,7 +151,7 @@ def _check(**parameters: float) -> None:
 
 
 def _winding(centres: NDArray[np.float64], length: float, periodic: bool) -> NDArray[np.float64]:
-    """A coordinate that is zero at the spirals' centres, and periodic where the axis is."""
+    """Give a coordinate that is zero at the spirals' centres, and periodic where the axis is."""
     if periodic:
         return np.array([math.sin(2.0 * math.pi * (value / length - 0.25)) for value in centres])
     return centres / length - 0.5

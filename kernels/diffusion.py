@@ -2,19 +2,22 @@
 
 import math
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
 from coupler.field import State
-from coupler.grid import Grid
+
+if TYPE_CHECKING:
+    from coupler.grid import Grid
 
 # Heun's method is stable, and keeps positive fields positive, up to 0.5; half of it keeps its error small as well.
 _LARGEST_NUMBER = 0.25
 
 
-def diffuse(state: State, grid: Grid, diffusivities: Mapping[str, float], dt: float) -> None:
+def diffuse(state: State, grid: "Grid", diffusivities: Mapping[str, float], dt: float) -> None:
     """Advance c' = D laplace(c) by ``dt`` for every field named, in as many equal substeps as stability asks for.
 
     Periodic edges wrap around; nothing flows through the others.
@@ -46,7 +49,7 @@ def diffuse(state: State, grid: Grid, diffusivities: Mapping[str, float], dt: fl
             np.multiply(array, 0.5, out=array)
 
 
-def _euler(state: State, grid: Grid, diffusivities: Mapping[str, float], numbers: NDArray[np.float64]) -> None:
+def _euler(state: State, grid: "Grid", diffusivities: Mapping[str, float], numbers: NDArray[np.float64]) -> None:
     grid.exchange(state)
     grid.reflect(state)
     for name, diffusivity in diffusivities.items():

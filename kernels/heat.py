@@ -5,15 +5,19 @@
 S. I. Anisimov et al., Sov. Phys. JETP 39 (1974) 375, with equal heat capacities and conductivities.
 """
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from numpy.typing import NDArray
 
 from coupler.errors import PluginError
 from coupler.field import Field, State
-from coupler.grid import Grid
 from coupler.kernel import Evaluate, Kernel
 from coupler.kernels.diffusion import diffuse
 from coupler.operator import Operator
+
+if TYPE_CHECKING:
+    from coupler.grid import Grid
 
 
 class Heat(Kernel):
@@ -47,17 +51,17 @@ class Heat(Kernel):
         flow = -0.5 * np.expm1(-2.0 * self.rate * dt) * (inputs[:, 0] - inputs[:, 1])
         return np.column_stack((inputs[:, 0] - flow, inputs[:, 1] + flow))
 
-    def start(self, state: State, grid: Grid) -> None:
+    def start(self, state: State, grid: "Grid") -> None:
         for name, values in self.exact(grid, 0.0).items():
             state[name].interior[...] = values
 
-    def step(self, state: State, grid: Grid, dt: float, evaluate: Evaluate) -> None:
+    def step(self, state: State, grid: "Grid", dt: float, evaluate: Evaluate) -> None:
         both = dict.fromkeys(state, self.diffusivity)
         diffuse(state, grid, both, dt / 2)
         evaluate(self.exchange, state, dt)
         diffuse(state, grid, both, dt / 2)
 
-    def exact(self, grid: Grid, t: float) -> dict[str, NDArray[np.float64]]:
+    def exact(self, grid: "Grid", t: float) -> dict[str, NDArray[np.float64]]:
         """Both temperatures at time t on this rank's cells, local shape [K]: what the run is compared with."""
         mode, decay = np.ones(grid.local_shape), 0.0
         for axis, (length, periodic) in enumerate(zip(grid.length, grid.periodic, strict=True)):

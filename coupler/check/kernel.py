@@ -94,7 +94,7 @@ def check_whole_kernel(kernel: Kernel, dt: float) -> list[CheckLine]:
     calls: list[_Call] = []
     for dimensions in kernel.dimensions:
         with _small_case(kernel, dimensions, dt) as case:
-            found = go_through(_LINES, case, f"in {dimensions} dimensions, ")
+            found = go_through(_LINES, case, f"{dimensions}-D: ")
             lines += found + _on_all_ranks(case, found)
             calls += case.truths.calls
     for name in kernel.operators:
@@ -152,9 +152,9 @@ def _on_all_ranks(case: KernelCase, found: list[CheckLine]) -> list[CheckLine]:
             parts.step(mine)
         block = tuple(map(slice, grid.start, grid.stop))
         different = [name for name in mine if not same_bits(mine[name].interior, alone[name].interior[block])]
-        complaints = grid.comm.allgather(", ".join(different))
-    wrong = next((f"rank {rank}: other bits in {names} than on one rank." for rank, names in enumerate(complaints) if names), "")
-    promise = f"in {grid.ndim} dimensions, start and {_STEPS} steps are bitwise the same on {grid.size} ranks as on one"
+        everywhere = sorted(set().union(*grid.comm.allgather(different)))
+    wrong = f"{', '.join(everywhere)} have other bits than on one rank." if everywhere else ""
+    promise = f"{grid.ndim}-D: start and {_STEPS} steps are bitwise the same on {grid.size} ranks as on one"
     return [CheckLine(promise, not wrong, wrong)]
 
 
@@ -172,11 +172,13 @@ def _declares_dimensions(kernel: Kernel) -> str:
 
 def _starts_within_bounds(case: KernelCase) -> str:
     for name, local in case.started().items():
-        values = local.interior
+        values, lowest, highest = local.interior, local.field.lower, local.field.upper
         if not np.isfinite(values).all():
             return f'"{name}" is not finite at t = 0: fill every cell of the interior.'
-        if (values < local.field.lower).any() or (values > local.field.upper).any():
-            return f'"{name}" is between {values.min():g} and {values.max():g} at t = 0, its bounds are {local.field.bounds}.'
+        if values.min() < lowest or values.max() > highest:
+            return (
+                f'"{name}" is between {values.min():g} and {values.max():g} at t = 0, outside of {local.field.bounds}.'
+            )
     return ""
 
 
@@ -192,7 +194,10 @@ def _stays_finite(case: KernelCase) -> str:
         case.step(state)
         for name, local in state.items():
             if not np.isfinite(local.interior).all():
-                return f'"{name}" is not finite after step {number} with dt = {case.dt:g}: if that is too long, --set run.dt=1e-6.'
+                return (
+                    f'"{name}" is not finite after step {number} with dt = {case.dt:g}: '
+                    "if that is too long a step, --set run.dt=1e-6."
+                )
     return ""
 
 
@@ -236,7 +241,9 @@ _LINES = (
     Line("start fills all fields with finite values within their bounds", _starts_within_bounds),
     Line("start is bitwise repeatable", _starts_repeatably, needs=(_starts_within_bounds,)),
     _STEPPING,
-    Line("a step evaluates declared operators and no others", _calls_declared_operators, needs=(_starts_within_bounds,)),
+    Line(
+        "a step evaluates declared operators and no others", _calls_declared_operators, needs=(_starts_within_bounds,)
+    ),
     Line("a step is bitwise repeatable", _steps_repeatably, needs=(_starts_repeatably, _stays_finite)),
     Line(
         "a step exchanges halos before it reads them",

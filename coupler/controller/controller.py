@@ -257,10 +257,11 @@ class Controller:
         return _clamped(state.threshold * math.exp(change))
 
     def _must_stop(self, state: ControllerState) -> bool:
-        """Whether the bound would be above the target if the next steps are as the last ones were."""
-        expected = self._expected(state.watch)
-        foreseen = self.certificate.bound(self.certificate.add(state.tally, expected))
-        return foreseen.loss_bound_per_decision > self.target
+        """Whether the bound is above the target, or would be if the next steps are as the last ones were."""
+        foreseen = self.certificate.add(state.tally, self._expected(state.watch))
+        return any(
+            self.certificate.bound(tally).loss_bound_per_decision > self.target for tally in (state.tally, foreseen)
+        )
 
     def _expected(self, watch: Watch) -> AuditedSums:
         decisions = _STEPS_AHEAD * max(watch.decisions, 1)

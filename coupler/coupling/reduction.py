@@ -1,15 +1,10 @@
 """The one collective of a step: a sum of a few integers, started at the end of a step, used at the end of the next."""
 
-import os
-import time
-
 import numpy as np
 from mpi4py import MPI
 from numpy.typing import NDArray
 
-# A rank that waits gives its core away: on a full node another rank or the server needs it.
-_NAP_AFTER_SECONDS = 200e-6
-_NAP_SECONDS = 50e-6
+from coupler.grid import wait
 
 
 class StepReduction:
@@ -39,16 +34,6 @@ class StepReduction:
         """Wait for the sum under way and give it; None if none was started. Collective: completes one."""
         if self._request is None:
             return None
-        wait(self._request)
+        wait([self._request])
         self._request = None
         return self._sum
-
-
-def wait(request: MPI.Request) -> None:
-    """Wait for an MPI request without keeping the core busy."""
-    started = time.perf_counter()
-    while not request.Test():
-        if time.perf_counter() - started < _NAP_AFTER_SECONDS:
-            os.sched_yield()
-        else:
-            time.sleep(_NAP_SECONDS)

@@ -13,8 +13,8 @@ from safetensors.torch import load as read_tensors
 from safetensors.torch import save as tensors_as_bytes
 
 from coupler import plugin
+from coupler.atomic import replacing
 from coupler.errors import CouplerError, did_you_mean
-from coupler.learning.atomic import replacing
 from coupler.operator import Signature
 from coupler.surrogate import Surrogate
 

@@ -9,9 +9,9 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from coupler.atomic import replacing
 from coupler.errors import CouplerError, FieldMismatch
 from coupler.field import Field
-from coupler.learning.atomic import replacing
 from coupler.learning.draws import element_draws
 from coupler.operator import Signature
 

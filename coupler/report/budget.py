@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 from coupler.ledger import read_ledger
 from coupler.progress import Progress
 from coupler.records import Decision, Reason
-from coupler.report.canvas import DECISIONS, FAINT, INK, LINE, SERIES, TARGET, WIDTH, paint, quiet
+from coupler.report.canvas import DECISIONS, FAINT, INK, SERIES, TARGET, WIDTH, paint, quiet
 from coupler.report.recording import reading
 from coupler.summary import ModelSummary, Summary, read_summary
 
 # More columns than this a page does not resolve: neighbouring steps are drawn together.
 _COLUMNS = 400
-# Share of the width that the name of a model needs.
-_NAME_WIDTH = 0.04
+# Share of the width that a letter of a model's name needs.
+_LETTER = 0.012
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,8 @@ class Shares:
     @property
     def total(self) -> NDArray[np.int64]:
         """All decisions in every column, (columns,)."""
-        return np.sum(list(self.counts.values()), axis=0)
+        total: NDArray[np.int64] = np.sum(list(self.counts.values()), axis=0)
+        return total
 
     def share(self, decision: Decision) -> float:
         """Share of a category over the whole run."""
@@ -94,7 +95,8 @@ def draw_budget(folder: Path) -> Path | None:
     metrics = _read_metrics(folder / "metrics.jsonl")
     if not (len(rows) and metrics):
         return None
-    return paint(folder / "budget.png", WIDTH, 5.4, lambda figure: _panels(figure, shares(rows, _COLUMNS), metrics, summary))
+    decisions = shares(rows, _COLUMNS)
+    return paint(folder / "budget.png", WIDTH, 5.4, lambda figure: _panels(figure, decisions, metrics, summary))
 
 
 def _read_metrics(path: Path) -> list[Progress]:
@@ -115,6 +117,7 @@ def _panels(figure: Figure, decisions: Shares, metrics: Sequence[Progress], summ
         for model in summary.models:
             axes.axvline(model.step - 0.5, color=INK, linewidth=0.7, linestyle=(0, (4, 3)), alpha=0.7)
     _name_models(top, summary.models)
+    figure.align_ylabels([top, middle, bottom])
 
 
 def _draw_shares(axes: Axes, decisions: Shares) -> None:
@@ -163,16 +166,21 @@ def _draw_threshold(axes: Axes, metrics: Sequence[Progress]) -> None:
 
 
 def _name_models(axes: Axes, models: Sequence[ModelSummary]) -> None:
-    """Write the versions above their lines, leaving out names that would run into the one before."""
+    """Write the versions above their lines; a name that would run into the one before joins it."""
     several = len({model.operator for model in models}) > 1
     left, right = axes.get_xlim()
+    names: dict[float, str] = {}
     free_from = -np.inf
     for model in sorted(models, key=lambda model: model.step):
         name = f"{model.operator} v{model.version}" if several else f"v{model.version}"
         place = (model.step - 0.5 - left) / (right - left)
-        if place >= free_from and 0 <= place <= 1:
-            axes.text(place, 1.02, name, transform=axes.transAxes, ha="center", va="bottom", color=FAINT)
-            free_from = place + _NAME_WIDTH * len(name) / 2
+        if place < free_from:
+            place = next(reversed(names))
+            name = f"{names[place].partition('–')[0]}–{name}"
+        names[place] = name
+        free_from = place + _LETTER * (len(name) + 1)
+    for place, name in names.items():
+        axes.text(place, 1.02, name, transform=axes.transAxes, ha="left", va="bottom", color=FAINT)
 
 
 def _positive(values: Sequence[float]) -> NDArray[np.float64]:

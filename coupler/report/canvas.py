@@ -12,7 +12,7 @@ from coupler.records import Decision
 
 INK, FAINT, LINE = "#22272e", "#6b7580", "#c3c9d0"
 # Okabe and Ito's colours, which stay apart for the colour-blind; black is left to what is measured against.
-SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
+SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 DECISIONS = {
     Decision.ACCEPTED: "#3a7ca5",
     Decision.AUDITED: "#f0b44c",
@@ -36,7 +36,7 @@ _STYLE = {
     "axes.titlepad": 5.0,
     "axes.titlesize": 8.5,
     "figure.constrained_layout.h_pad": 0.05,
-    "figure.constrained_layout.w_pad": 0.05,
+    "figure.constrained_layout.w_pad": 0.08,
     "font.family": "DejaVu Sans",  # comes with matplotlib: the same picture on every machine
     "font.size": 8,
     "legend.borderaxespad": 0.0,
@@ -95,5 +95,5 @@ def quiet(axes: Axes) -> None:
 def short_numbers() -> ScalarFormatter:
     """Make a formatter that takes powers of ten out of the tick labels."""
     formatter = ScalarFormatter(useMathText=True, useOffset=False)
-    formatter.set_powerlimits((-2, 3))
+    formatter.set_powerlimits((-3, 4))
     return formatter

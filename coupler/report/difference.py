@@ -7,10 +7,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
 from coupler.errors import CouplerError, did_you_mean
-from coupler.report.canvas import DIVERGING, FAINT, INK, SERIES, WIDTH, paint, quiet
+from coupler.report.canvas import DIVERGING, INK, SERIES, WIDTH, paint, quiet
 from coupler.report.comparison import Comparison, Pair, compare, open_pair
 from coupler.report.fields import bar, plane, show_plane, slice_note
 from coupler.report.scale import Scale, name_with_unit, scale_of
+
+# Where there are more fields than colours.
+_DASHES = ("-", "--", ":")
 
 
 def draw_comparison(folder: Path, reference: Path, *, field: str | None = None) -> Path:
@@ -42,10 +45,10 @@ def draw_comparison(folder: Path, reference: Path, *, field: str | None = None) 
     if shown not in pair.reference.units:
         raise CouplerError(f'{folder} has no field "{shown}".{did_you_mean(shown, pair.reference.units)}')
     lines = len(pair.reference.centres) == 1
-    upper = 2.4 if lines else 0.7 + 2.1 * float(np.clip(_shape(pair), 0.4, 1.6))
+    upper = 2.4 if lines else 1.05 + 2.05 * float(np.clip(pair.reference.elongation, 0.4, 1.6))
 
     def fill(figure: Figure) -> None:
-        above, below = figure.subfigures(2, 1, height_ratios=(upper, 1.9))
+        (above,), (below,) = figure.subfigures(2, 1, squeeze=False, height_ratios=(upper, 1.9))
         (_profiles if lines else _planes)(above, pair, shown)
         _draw_over_time(below.subplots(), comparison)
 
@@ -61,13 +64,13 @@ def _planes(figure: SubFigure, pair: Pair, field: str) -> None:
     for axes, frame, title in ((left, physics, "physics"), (middle, run, ours)):
         image = show_plane(axes, recording, frame, scale=scale)
         axes.set_title(title)
-    bar(figure, image, (left, middle), scale.label(field, recording.units[field]))
+    moment = ", ".join(filter(None, [recording.moment(step), slice_note(recording)]))
+    bar(figure, image, (left, middle), f"{scale.label(field, recording.units[field])} at {moment}", beside=2)
     change = run - physics
     most = float(np.max(np.abs(change), initial=0.0, where=np.isfinite(change))) or 1.0
     image = show_plane(right, recording, change, scale=Scale(-most, most, logarithmic=False), colours=DIVERGING)
     right.set_title(f"{ours} − physics")
     bar(figure, image, (right,), f"difference in {name_with_unit(field, recording.units[field])}")
-    figure.supxlabel(", ".join(filter(None, [recording.moment(step), slice_note(recording)])), fontsize=8, color=FAINT)
 
 
 def _profiles(figure: SubFigure, pair: Pair, field: str) -> None:
@@ -79,8 +82,7 @@ def _profiles(figure: SubFigure, pair: Pair, field: str) -> None:
     scale = scale_of([physics, run])
     scale.apply(upper)
     upper.set_ylabel(scale.label(field, recording.units[field]))
-    upper.set_title(recording.moment(step))
-    upper.legend(loc="lower right", bbox_to_anchor=(1.0, 1.02), ncols=2)
+    upper.legend(loc="upper left", bbox_to_anchor=(1.015, 1.0), title=recording.moment(step), alignment="left")
     lower.plot(recording.centres[0], run - physics, color=SERIES[1])
     lower.axhline(0.0, color=INK, linewidth=0.6)
     lower.set_ylabel("difference")
@@ -88,22 +90,20 @@ def _profiles(figure: SubFigure, pair: Pair, field: str) -> None:
     lower.set_xlabel("axis 0")
     for axes in (upper, lower):
         quiet(axes)
+    figure.align_ylabels([upper, lower])
 
 
 def _draw_over_time(axes: Axes, comparison: Comparison) -> None:
     """Draw the differences of all fields; a logarithmic axis has no room for the start, where there is none."""
     for index, (field, values) in enumerate(comparison.differences.items()):
-        shown = np.where(np.isfinite(values) & (np.asarray(values) > 0), values, np.nan)
-        axes.plot(comparison.times, shown, "o-", color=SERIES[index % len(SERIES)], markersize=3, label=field)
-    if any(np.isfinite(value) and value > 0 for values in comparison.differences.values() for value in values):
-        axes.set_yscale("log")
+        dashes = _DASHES[index // len(SERIES) % len(_DASHES)]
+        axes.plot(
+            comparison.times, values, dashes, marker="o", markersize=3, color=SERIES[index % len(SERIES)], label=field
+        )
+    if any(0 < value < np.inf for values in comparison.differences.values() for value in values):
+        axes.set_yscale("log", nonpositive="mask")
     axes.set_xlim(comparison.times[0], comparison.times[-1] * 1.02 or 1.0)
     axes.set_xlabel("time")
     axes.set_ylabel("relative L2 difference")
     axes.legend(loc="upper left", bbox_to_anchor=(1.015, 1.0))
     quiet(axes)
-
-
-def _shape(pair: Pair) -> float:
-    *_, up, right = pair.reference.lengths
-    return up / right

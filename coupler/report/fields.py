@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.image import AxesImage
 from numpy.typing import NDArray
 
-from coupler.report.canvas import FAINT, SEQUENTIAL, WIDTH, paint, quiet, short_numbers
+from coupler.report.canvas import FAINT, INK, SEQUENTIAL, WIDTH, paint, quiet, short_numbers
 from coupler.report.recording import Recording, read_recording
 from coupler.report.scale import Scale, scale_of
 
@@ -41,9 +42,9 @@ def draw_fields(folder: Path) -> Path:
     path = folder / "fields.png"
     if len(recording.centres) == 1:
         return paint(path, WIDTH, 0.6 + 1.6 * len(fields), lambda figure: _lines(figure, recording, frames, titles))
-    width = min(2.6, (WIDTH - 0.6) / len(fields))
-    height = width * float(np.clip(_shape(recording), 1 / _ELONGATION, _ELONGATION))
-    total = (0.7 + width * len(fields), 0.9 + (height + 0.2) * len(moments))
+    width = min(2.4, (WIDTH - 0.5) / len(fields))
+    height = width * float(np.clip(recording.elongation, 1 / _ELONGATION, _ELONGATION))
+    total = (0.5 + width * len(fields), 0.8 + (height + 0.3) * len(moments))
     return paint(path, *total, lambda figure: _images(figure, recording, frames, titles))
 
 
@@ -65,33 +66,26 @@ def show_plane(
 ) -> AxesImage:
     """Show a frame as an image, first axis up and second to the right as ParaView does."""
     *_, up, right = recording.lengths
-    shape = _shape(recording)
     image = axes.imshow(
         plane(recording, frame),
         cmap=colormaps[colours].with_extremes(bad=FAINT),
         norm=scale.norm,
         origin="lower",
         extent=(0.0, right, 0.0, up),
-        aspect="equal" if 1 / _ELONGATION <= shape <= _ELONGATION else "auto",
+        aspect="equal" if 1 / _ELONGATION <= recording.elongation <= _ELONGATION else "auto",
     )
     axes.locator_params(nbins=4, steps=[1, 2, 5, 10])
     return image
 
 
-def bar(figure: Figure | SubFigure, image: AxesImage, axes: Sequence[Axes], label: str) -> None:
-    """Put a colour bar above a column of images, its label on top."""
-    bar = figure.colorbar(image, ax=list(axes), location="top", aspect=28, pad=0.02, shrink=0.92)
-    bar.set_label(label, fontsize=9, labelpad=6)
-    bar.outline.set_visible(False)  # type: ignore[operator]
-    if not isinstance(image.norm, type(Scale(1.0, 2.0, logarithmic=True).norm)):
+def bar(figure: Figure | SubFigure, image: AxesImage, axes: Sequence[Axes], label: str, *, beside: int = 1) -> None:
+    """Put one colour bar below images that stand above or ``beside`` each other, equally thin whatever its length."""
+    bar = figure.colorbar(image, ax=list(axes), location="bottom", aspect=30 * beside, pad=0.03 * beside / len(axes))
+    bar.set_label(label, fontsize=9, color=INK)
+    bar.outline.set_visible(False)
+    if not isinstance(image.norm, LogNorm):
         bar.ax.locator_params(nbins=5)
         bar.formatter = short_numbers()
-
-
-def _shape(recording: Recording) -> float:
-    """Height of a plane over its width."""
-    *_, up, right = recording.lengths
-    return up / right
 
 
 def _images(
@@ -104,9 +98,10 @@ def _images(
         bar(figure, images[0], column, scale.label(field, recording.units[field]))
     for row, title in zip(panels, titles, strict=True):
         row[0].set_title(title)
-    up, right = len(recording.centres) - 2, len(recording.centres) - 1
-    figure.supxlabel("   ".join(filter(None, [f"axis {right}", slice_note(recording)])), fontsize=8, color=FAINT)
-    figure.supylabel(f"axis {up}", fontsize=8, color=FAINT)
+        row[0].set_ylabel(f"axis {len(recording.centres) - 2}", color=FAINT)
+    for axes in panels[-1]:
+        axes.set_xlabel(f"axis {len(recording.centres) - 1}", color=FAINT)
+    panels[0, -1].set_title(slice_note(recording), loc="right", color=FAINT)
 
 
 def _lines(
@@ -123,4 +118,5 @@ def _lines(
         quiet(axes)
     panels[-1].set_xlim(0.0, recording.lengths[0])
     panels[-1].set_xlabel("axis 0")
-    panels[0].legend(loc="lower left", bbox_to_anchor=(0.0, 1.04), ncols=len(titles))
+    panels[0].legend(loc="upper left", bbox_to_anchor=(1.015, 1.0))
+    figure.align_ylabels(panels)

@@ -41,6 +41,12 @@ class Recording:
         """Size of the box per dimension; centres lie half a cell off the edges."""
         return tuple(float(axis[0] + axis[-1]) for axis in self.centres)
 
+    @property
+    def elongation(self) -> float:
+        """Height of a plane over its width, for two or three dimensions."""
+        *_, up, right = self.lengths
+        return up / right
+
     def frame(self, field: str, moment: int) -> NDArray[np.float64]:
         """Read one field at one moment, an array of the grid's shape.
 
@@ -72,7 +78,7 @@ def read_recording(path: Path) -> Recording:
     Collective: no.
     """
     with reading(path), h5py.File(path, "r") as file:
-        fields = {name: data for name, data in file.items() if not data.is_scale}
+        fields = {name: data for name, data in file.items() if "units" in data.attrs}
         whole = min(len(data) for data in (file["step"], file["time"], *fields.values()))
         recording = Recording(
             path=path,
@@ -83,8 +89,8 @@ def read_recording(path: Path) -> Recording:
         )
     if not (recording.steps and recording.units):
         raise CouplerError(
-            f"{path} holds no field at any moment, so there is nothing to draw or compare: give the folder of a run that "
-            "reached its first output."
+            f"{path} holds no field at any moment, so nothing can be drawn or compared: give the folder of a run "
+            "that reached its first output."
         )
     return recording
 
@@ -102,7 +108,8 @@ def reading(path: Path) -> Iterator[None]:
         yield
     except FileNotFoundError:
         raise CouplerError(
-            f"{path} is missing, without which this run cannot be drawn or compared: give the folder of a run that ended."
+            f"{path} is missing, without which this run cannot be drawn or compared: give the folder of a run "
+            "that ended."
         ) from None
     except (OSError, KeyError, TypeError, ValueError) as error:
         reason = str(error).strip().partition("\n")[0]

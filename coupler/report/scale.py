@@ -12,6 +12,7 @@ from coupler.report.canvas import short_numbers
 
 # Above so many powers of ten a linear scale shows the peaks only.
 _LOG_DECADES = 2.5
+_NEAR_ZERO = 0.1
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,10 @@ def scale_of(frames: Iterable[NDArray[np.float64]]) -> Scale:
     if high - low <= 1e-12 * max(abs(low), abs(high)):
         room = 0.1 * abs(low) or 1.0
         return Scale(low - room, high + room, logarithmic=False)
-    return Scale(low, high, logarithmic=low > 0 and high / low > 10**_LOG_DECADES)
+    if low > 0 and high / low > 10**_LOG_DECADES:
+        return Scale(low, high, logarithmic=True)
+    # A positive field that nearly reaches zero is easier to read from zero.
+    return Scale(0.0 if 0 < low < _NEAR_ZERO * high else low, high, logarithmic=False)
 
 
 def name_with_unit(field: str, unit: str) -> str:

@@ -11,7 +11,8 @@ from mpi4py import MPI
 
 from coupler.errors import ConfigError, FieldMismatch, LifecycleError
 from coupler.field import Field, State
-from coupler.grid import Grid, block, choose_dims
+from coupler.decomposition import block, choose_dims
+from coupler.grid import Grid
 
 pytestmark = pytest.mark.mpi
 

@@ -35,8 +35,8 @@ def test_sums_over_ranks_are_the_same_in_any_order(ranks, random):
     parts = [AuditedSums.of(0.05, counts) for counts in ranks]
     shuffled = random.sample(parts, len(parts))
 
-    one = AuditedSums.of(0.05, sum(part.counts for part in parts))
-    other = AuditedSums.of(0.05, sum(part.counts for part in shuffled))
+    one = AuditedSums.of(0.05, np.sum([part.counts for part in parts], axis=0))
+    other = AuditedSums.of(0.05, np.sum([part.counts for part in shuffled], axis=0))
 
     assert one == other
 

@@ -143,6 +143,15 @@ def test_a_long_hard_stop_does_not_wind_the_threshold_down():
     assert state.threshold >= shrunk
 
 
+def test_nothing_is_accepted_while_the_bound_is_above_the_target_however_good_the_last_steps_were():
+    state = started(CONTROLLER, decisions=20_000)
+    state = advanced(CONTROLLER, state, step(20.0), steps=3)
+
+    while CONTROLLER.bound(state).loss_bound_per_decision > CONTROLLER.target:
+        assert state.stopped
+        state = CONTROLLER.advance(state, step(0.0, accepted=0, withheld=600))
+
+
 def test_a_threshold_never_reaches_zero_or_infinity():
     low = advanced(CONTROLLER, started(CONTROLLER), step(20.0), steps=100)
     high = advanced(CONTROLLER, started(CONTROLLER, threshold=9e5), step(0.0), steps=100)

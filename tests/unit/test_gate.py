@@ -27,8 +27,8 @@ ALLOWED = 1e-3 + 2 * (2e-3 + 1e-2 * 2.0)
 
 
 def reason_of(inputs=GOOD, mean=(1.0, 2.0), score=0.5, threshold=1.0, stopped=False):
-    rows = [np.array([row], dtype=float) for row in (inputs, mean)]
-    return Reason(judge(*rows, np.array([score]), LIMITS, threshold=threshold, stopped=stopped)[0])
+    rows, answer = np.array([inputs], dtype=float), np.array([mean], dtype=float)
+    return Reason(judge(rows, answer, np.array([score]), LIMITS, threshold=threshold, stopped=stopped)[0])
 
 
 def test_a_good_answer_with_a_low_score_is_accepted():

@@ -131,7 +131,8 @@ def test_a_damaged_segment_is_refused_by_name(tmp_path: Path, damage: str) -> No
     if damage == "truncated":
         content = content[: len(content) // 2]
     elif damage == "flipped":
-        place = content.find(_batch(1, count=2000).inputs[1000].tobytes())
+        place = content.find(_batch(1, count=2000).truth[1000].tobytes())
+        assert place > 0
         content[place] ^= 1
     else:
         content = bytearray(b"" if damage == "empty" else b"something else altogether")

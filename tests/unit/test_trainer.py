@@ -59,7 +59,7 @@ def _task(folder: Path, **changes: Any) -> TrainingTask:
         "seed": 1,
         "seconds": None,
         "cap": 5.0,
-        "target": 0.02,
+        "target": 0.1,
         "step": 10,
         "incumbent": None,
     }

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from coupler.grid import Grid
 from coupler.kernel import check_kernel, evaluate_truth
 from coupler.kernels.bz import BZ
 
-SPIRALS = {"s": 5.0, "w": 0.05, "q": 2e-3, "f": 1.4}
+SPIRALS: dict[str, Any] = {"s": 5.0, "w": 0.05, "q": 2e-3, "f": 1.4}
 
 
 def make_grid(shape, length, periodic=False):
@@ -55,7 +56,11 @@ def test_truth_of_spirals_is_what_an_independent_integrator_says():
     s, w, q, f = kernel.parameters
     for start, end in zip(rows, ours, strict=True):
         radau = solve_ivp(
-            lambda t, y: (s * (y[1] + y[0] * (1 - q * y[0] - y[1])), (f * y[2] - (1 + y[0]) * y[1]) / s, w * (y[0] - y[2])),
+            lambda t, y: (
+                s * (y[1] + y[0] * (1 - q * y[0] - y[1])),
+                (f * y[2] - (1 + y[0]) * y[1]) / s,
+                w * (y[0] - y[2]),
+            ),
             (0.0, 0.35),
             start,
             method="Radau",
@@ -100,7 +105,8 @@ def test_splitting_converges_with_order_two():
         grid = make_grid((24,), (16.0,), periodic=True)
         state = grid.state(kernel.fields)
         bump = 1.0 + np.cos(2.0 * np.pi * grid.centres(0) / 16.0)
-        state["x"].interior[...], state["y"].interior[...], state["z"].interior[...] = 50.0 * bump + 50.0, 0.5, 30.0 * bump + 30.0
+        for name, values in {"x": 50.0 + 50.0 * bump, "y": 0.5 * bump + 0.1, "z": 30.0 + 30.0 * bump}.items():
+            state[name].interior[...] = values
         for _ in range(steps):
             kernel.step(state, grid, 2.0 / steps, evaluate_truth)
         return stacked(state)
@@ -165,13 +171,12 @@ def test_waves_travel_in_one_dimension():
 
 
 def test_a_second_process_compiles_nothing(tmp_path):
-    program = (
-        "import numpy as np; from coupler.kernels.bz import BZ; print(BZ().react(np.array([[1.0, 2.0, 3.0]]), 1.0).tolist())"
-    )
+    program = "import numpy; from coupler.kernels.bz import BZ; print(BZ().react(numpy.ones((1, 3)), 1.0).tolist())"
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
 
     def start_process():
-        said = subprocess.run([sys.executable, "-c", program], env=environment, check=True, capture_output=True, text=True)
+        command = [sys.executable, "-c", program]
+        said = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
         files = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
         return said.stdout, files
 
@@ -181,7 +186,9 @@ def test_a_second_process_compiles_nothing(tmp_path):
     assert first == second
 
 
-@pytest.mark.parametrize("wrong", [{"s": 0.0}, {"q": -1.0}, {"rtol": float("nan")}, {"diffusion": (1.0, 1.0)}, {"diffusion": (1, -1, 1)}])
+@pytest.mark.parametrize(
+    "wrong", [{"s": 0.0}, {"q": -1.0}, {"rtol": float("nan")}, {"diffusion": (1.0, 1.0)}, {"diffusion": (1, -1, 1)}]
+)
 def test_parameters_that_mean_nothing_are_refused(wrong):
     with pytest.raises(PluginError, match=next(iter(wrong))):
         BZ(**wrong)

@@ -1,6 +1,6 @@
 """The Rosenbrock integrator against published reference values of stiff initial value problems.
 
-References: F. Mazzia, C. Magherini, "Test Set for Initial Value Problem Solvers", release 2.4 (2008): OREGO, ROBER, HIRES.
+OREGO, ROBER and HIRES of F. Mazzia, C. Magherini, "Test Set for Initial Value Problem Solvers", release 2.4 (2008).
 """
 
 from typing import NamedTuple
