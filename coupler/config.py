@@ -2,6 +2,7 @@
 
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -175,12 +176,28 @@ def read_case(path: Path | str | None, overrides: Sequence[str] = ()) -> Case:
     text = "" if path is None else _text_of(Path(path))
     data = _parse(text, path)
     folder = Path.cwd() if path is None else Path(path).resolve().parent
-    for override in overrides:
-        _apply(data, override)
-    return case_from(data, folder=folder, text=text, source=None if path is None else str(path))
+    given = {_apply(data, override): override for override in overrides}
+    return case_from(data, folder=folder, source=_Source(None if path is None else str(path), text, given))
 
 
-def case_from(data: Mapping[str, Any], *, folder: Path, text: str = "", source: str | None = None) -> Case:
+@dataclass(frozen=True)
+class _Source:
+    """Where a case's values come from, for messages: a file's text, and overrides by key."""
+
+    path: str | None = None
+    text: str = ""
+    overrides: Mapping[str, str] = field(default_factory=dict)
+
+    def place_of(self, keys: list[str]) -> str:
+        """Say where a key was given: an override, file and line, file; with a colon, or nothing."""
+        for length in range(len(keys), 1, -1):
+            if (key := ".".join(keys[:length])) in self.overrides:
+                return f"--set {self.overrides[key]}: "
+        line = _line_of(keys, self.text)
+        return f"{self.path}:{line}: " if self.path and line else f"{self.path}: " if self.path else ""
+
+
+def case_from(data: Mapping[str, Any], *, folder: Path, source: _Source = _Source()) -> Case:
     """Check plain data and make it a case; plug-ins named by file get absolute paths from ``folder``.
 
     Raises
@@ -191,7 +208,7 @@ def case_from(data: Mapping[str, Any], *, folder: Path, text: str = "", source: 
     try:
         case = Case.model_validate(data)
     except ValidationError as error:
-        raise ConfigError(_sentence(error.errors()[0], text, source)) from None
+        raise ConfigError(_sentence(error.errors()[0], source)) from None
     kernel, surrogate = case.kernel, case.surrogate
     if kernel.name is not None:
         kernel = kernel.model_copy(update={"name": absolute(kernel.name, folder)})
@@ -258,7 +275,7 @@ def _parse(text: str, source: Path | str | None) -> dict[str, Any]:
         raise ConfigError(f"{source} is not valid TOML: {error}.") from error
 
 
-def _apply(data: dict[str, Any], override: str) -> None:
+def _apply(data: dict[str, Any], override: str) -> str:
     key, separator, value = override.partition("=")
     parts = [part.strip() for part in key.split(".")]
     if not separator or not all(parts) or len(parts) < 2:
@@ -279,11 +296,10 @@ def override_value(value: str) -> Any:
         return value
 
 
-def _sentence(error: ErrorDetails, text: str, source: str | None) -> str:
+def _sentence(error: ErrorDetails, source: _Source) -> str:
     place = [str(part) for part in error["loc"]]
     keys = [part for part in place if part not in ("float", "int", "bool", "str") and not part.startswith("list[")]
-    line = _line_of(keys, text)
-    where = f"{source}:{line}: " if source and line else f"{source}: " if source else ""
+    where = source.place_of(keys)
     key = ".".join(keys)
     if error["type"] == "extra_forbidden":
         kind = "section" if len(keys) == 1 else "key"

@@ -6,6 +6,7 @@ import platform
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -35,6 +36,14 @@ class RunFolder:
         self.summary = path / "summary.json"
         self.samples = path / "samples"
         self.models = path / "models"
+
+    def abandon(self) -> None:
+        """Take back a claim whose run never began: remove what :func:`claim` made, and the folder if it is empty then."""
+        for file in (self.case, self.environment, self.ledger, self.metrics):
+            file.unlink(missing_ok=True)
+        for folder in (self.samples, self.models, self.path):
+            with suppress(OSError):  # not empty: somebody else's files stay
+                folder.rmdir()
 
 
 def claim(out: Path | None, name: str, case: Case) -> RunFolder:

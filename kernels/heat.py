@@ -37,14 +37,8 @@ class Heat(Kernel):
         if not (0 <= diffusivity < np.inf and 0 <= rate < np.inf):
             raise PluginError(f"diffusivity and rate must be finite and >= 0, not {diffusivity} and {rate}.")
         self.diffusivity, self.rate = diffusivity, rate
-        self.exchange = Operator(
-            self.relax,
-            inputs=("electron", "lattice"),
-            outputs=("electron", "lattice"),
-            atol=1e-3,
-            rtol=1e-5,
-            conserved={"heat": {"electron": 1.0, "lattice": 1.0}},
-        )
+        both, heat = ("electron", "lattice"), {"electron": 1.0, "lattice": 1.0}
+        self.exchange = Operator(self.relax, inputs=both, outputs=both, atol=1e-3, rtol=1e-5, conserved={"heat": heat})
 
     def relax(self, inputs: NDArray[np.float64], dt: float) -> NDArray[np.float64]:
         """Exchange heat for ``dt`` in every cell: the truth, (n, 2) -> (n, 2) [K]."""

@@ -1,7 +1,7 @@
 """SOAP, Adam in the eigenbasis of Shampoo's preconditioner, on stacks of matrices (arXiv:2409.11321).
 
-On the small regressions of this folder it reaches half to a third of Adam's error in the same seconds: the layers
-are narrow, so rotating into the eigenbasis costs little, and the loss is badly conditioned.
+On an Oregonator cell map it reached about half of Adam's error in the same 15 seconds (Adam at the best of four step
+sizes): the layers are narrow, so rotating into the eigenbasis costs little, and the loss is badly conditioned.
 """
 
 from collections.abc import Iterable

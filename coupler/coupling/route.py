@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coupler.clock import Stopwatch
-from coupler.controller import Controller, ControllerState, Limits, Stream, audited_sums, judge, losses, tosses
+from coupler.controller import Controller, ControllerState, Limits, Stream, audited_sums, losses, tosses
 from coupler.coupling.counts import Counts
 from coupler.exchange import Answer, Transport
 from coupler.operator import Operator
@@ -187,10 +187,11 @@ class Route:
 
     def _take(self, piece: Piece, answer: Answer, audited: NDArray[np.bool_], counts: Counts) -> Reasons:
         """Judge an answer, measure it where it was audited, take it where it may stand."""
+        assert self.limits is not None
         self.asked_elements += len(piece.ids)
         self._model_seconds += answer.seconds
         with self._stopwatch.timing("gate"):
-            reasons = self._judge(piece, answer)
+            reasons = self.controller.judge(self.state, piece.inputs, answer.mean, answer.score, self.limits)
             error, loss = losses(
                 answer.mean[audited], piece.outputs[audited], self._atol, self._rtol, self.controller.cap
             )
@@ -201,19 +202,6 @@ class Route:
             np.copyto(piece.outputs, answer.mean, where=accepted[:, np.newaxis])
         self._truth(piece, ~(accepted | audited))
         return reasons
-
-    def _judge(self, piece: Piece, answer: Answer) -> Reasons:
-        if not self.controller.uses_gate:
-            return np.full(len(piece.ids), Reason.ACCEPTED, np.uint8)
-        assert self.limits is not None
-        return judge(
-            piece.inputs,
-            answer.mean,
-            answer.score,
-            self.limits,
-            threshold=self.state.threshold,
-            stopped=self.state.stopped,
-        )
 
     def _truth(self, piece: Piece, chosen: NDArray[np.bool_]) -> None:
         rows = np.flatnonzero(chosen)

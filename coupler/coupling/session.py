@@ -89,10 +89,14 @@ class Session:
         with ExitStack() as started:
             self._nodes = Nodes.of(comm)
             self.folder = on_first(self._nodes.job, lambda: claim(plan.out, plan.name, plan.case))
+            failed = started.enter_context(ExitStack())
+            if self._nodes.first:
+                failed.callback(self.folder.abandon)
             self._services, self._learners = self._start_services(started) if plan.controller.asks else (None, [])
             self._journal = Journal(self.folder, self._nodes, tuple(plan.operators))
             started.callback(self._journal.close)
             self._reduction = StepReduction(self._nodes.job, Counts.LENGTH * len(self.routes))
+            failed.pop_all()
             self._started = started.pop_all()
 
     @property

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import ScalarFormatter
 
+from coupler.atomic import replacing
 from coupler.records import Decision
 
 INK, FAINT, LINE = "#22272e", "#6b7580", "#c3c9d0"
@@ -76,12 +77,11 @@ def paint(path: Path, width: float, height: float, draw: Callable[[Figure], None
 
     Collective: no.
     """
-    temporary = path.with_suffix(".png.tmp")
     with style.context(["default", _STYLE]):  # whatever the user's own matplotlibrc says
         figure = Figure(figsize=(width, height), layout="constrained")
         draw(figure)
-        figure.savefig(temporary, format="png")
-    temporary.replace(path)
+        with replacing(path) as temporary:
+            figure.savefig(temporary, format="png")
     return path
 
 

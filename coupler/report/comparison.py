@@ -164,12 +164,13 @@ def _why_not_in_time(pair: Pair) -> str:
 
 
 def _difference(run: NDArray[np.float64], reference: NDArray[np.float64]) -> float:
-    distance = float(np.sqrt(np.mean((run - reference) ** 2)))
+    # A run that ended up in NaN or beyond all numbers is infinitely far off, and no reason for a warning.
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        distance = np.sqrt(np.mean((run - reference) ** 2))
+        relative = distance / np.ptp(reference)
     if distance == 0.0:
         return 0.0
-    with np.errstate(divide="ignore"):
-        relative = float(np.float64(distance) / np.ptp(reference))
-    return relative if np.isfinite(relative) else np.inf
+    return float(relative) if np.isfinite(relative) else np.inf
 
 
 def _read_summary(folder: Path) -> Summary:

@@ -20,6 +20,8 @@ _MOMENTS = 4
 _FIELDS = 4
 # A panel is at most so many times as wide as it is high, or the other way round; beyond that it is stretched.
 _ELONGATION = 4.0
+# Room left of the panels, and between two columns; rows have titles and need twice that [inch].
+_LABELS, _GAP = 0.5, 0.15
 
 
 def draw_fields(folder: Path) -> Path:
@@ -42,9 +44,9 @@ def draw_fields(folder: Path) -> Path:
     path = folder / "fields.png"
     if len(recording.centres) == 1:
         return paint(path, WIDTH, 0.6 + 1.6 * len(fields), lambda figure: _lines(figure, recording, frames, titles))
-    width = min(2.4, (WIDTH - 0.5) / len(fields))
+    width = min(2.3, (WIDTH - _LABELS) / len(fields) - _GAP)
     height = width * float(np.clip(recording.elongation, 1 / _ELONGATION, _ELONGATION))
-    total = (0.5 + width * len(fields), 0.8 + (height + 0.3) * len(moments))
+    total = (_LABELS + (width + _GAP) * len(fields), 0.8 + (height + 2 * _GAP) * len(moments))
     return paint(path, *total, lambda figure: _images(figure, recording, frames, titles))
 
 

@@ -1,10 +1,9 @@
 """What the leading rank of a node holds of Ray: cluster, server and trainer, from start to end."""
 
-import os
 from dataclasses import dataclass
 from typing import Any
 
-from coupler.errors import ConfigError, CouplerError
+from coupler.errors import CouplerError
 from coupler.exchange import ArenaAddress
 from coupler.learning.trainer import TrainingTask
 from coupler.serving.cluster import Cluster
@@ -154,7 +153,5 @@ def _await_start(reply: Any, who: str) -> None:
             "Try `coupler doctor`."
         ) from None
     except ray.exceptions.RayError as error:
-        cause = vars(error).get("cause") or error
-        if isinstance(cause, ConfigError):
-            raise ConfigError(str(cause)) from None
-        raise CouplerError(f"The {who} did not start on process {os.getpid()}'s node: {str(error).strip().splitlines()[-1]}") from error
+        said = str(error).strip().splitlines()[-1]
+        raise CouplerError(said.removeprefix("coupler.errors.ConfigError: ")) from error

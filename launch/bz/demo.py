@@ -1,4 +1,4 @@
-"""Say what the demo showed: a certified run beside a physics run of the same case. Reads their folders, nothing else."""
+"""Say what the demo showed: a certified run beside a physics run of the same case. Reads only their folders."""
 
 import argparse
 import sys

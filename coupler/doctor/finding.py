@@ -1,0 +1,64 @@
+"""Findings: what the doctor saw, whether it is all right, and what to type if it is not."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from coupler.doctor.census import is_first_rank
+
+_MARKS = {"ok": "[green]✓[/green]", "note": "[yellow]•[/yellow]", "wrong": "[red]✗[/red]"}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing the doctor looked at.
+
+    Parameters
+    ----------
+    subject : str
+        What it is.
+    status : {"ok", "note", "wrong"}
+        Whether a coupled run works with it: well, with a remark, or not.
+    found : str
+        What is there.
+    advice : str
+        What to type; empty only if the status is ``ok``.
+    """
+
+    subject: str
+    status: Literal["ok", "note", "wrong"]
+    found: str
+    advice: str = ""
+
+    def __post_init__(self) -> None:
+        assert self.status == "ok" or self.advice, self
+
+    @property
+    def wrong(self) -> bool:
+        """Whether a coupled run would suffer from it."""
+        return self.status == "wrong"
+
+
+def print_findings(findings: Sequence[Finding], *, as_json: bool) -> None:
+    """Print findings on rank 0: a table with ticks, or a JSON list and nothing else.
+
+    Collective: no.
+    """
+    if not is_first_rank():
+        return
+    if as_json:
+        print(json.dumps([asdict(finding) for finding in findings], indent=2))
+        return
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for overflow in ("ellipsis", "ellipsis", "fold"):
+        table.add_column(overflow=overflow, no_wrap=overflow == "ellipsis")
+    for finding in findings:
+        table.add_row(_MARKS[finding.status], escape(finding.subject), escape(finding.found))
+        if finding.advice:
+            table.add_row("", "", f"[bold]→[/bold] {escape(finding.advice)}")
+    Console(highlight=False).print(table)
