@@ -1,5 +1,6 @@
 """Cases: what a run is asked to do, read from TOML, checked before anything starts, explained key by key."""
 
+import reprlib
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
-from coupler.errors import ConfigError, did_you_mean
+from coupler.errors import ConfigError, PluginError, did_you_mean
 from coupler.plugin import absolute
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -149,7 +150,7 @@ class Case(Section):
 
     def to_toml(self) -> str:
         """Give the effective case, defaults included, as TOML."""
-        return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
+        return tomli_w.dumps(self.model_dump(exclude_none=True))
 
 
 def read_case(path: Path | str | None, overrides: Sequence[str] = ()) -> Case:
@@ -208,11 +209,14 @@ def case_from(data: Mapping[str, Any], *, folder: Path, source: _Source = _Sourc
     try:
         case = Case.model_validate(data)
     except ValidationError as error:
-        raise ConfigError(_sentence(error.errors()[0], source)) from None
+        raise ConfigError(_sentence(error.errors()[0], data, source)) from None
     kernel, surrogate = case.kernel, case.surrogate
-    if kernel.name is not None:
-        kernel = kernel.model_copy(update={"name": absolute(kernel.name, folder)})
-    surrogate = surrogate.model_copy(update={"name": absolute(surrogate.name, folder)})
+    try:
+        if kernel.name is not None:
+            kernel = kernel.model_copy(update={"name": absolute(kernel.name, folder)})
+        surrogate = surrogate.model_copy(update={"name": absolute(surrogate.name, folder)})
+    except PluginError as error:
+        raise ConfigError(str(error)) from None
     return case.model_copy(update={"kernel": kernel, "surrogate": surrogate})
 
 
@@ -259,19 +263,19 @@ def _toml_value(value: Any) -> str:
 
 
 def _text_of(path: Path) -> str:
-    if not path.is_file():
-        near = did_you_mean(path.name, (item.name for item in path.parent.glob("*.toml"))) if path.parent.is_dir() else ""
-        raise ConfigError(f"There is no case file {path}.{near}")
     try:
-        return path.read_text(encoding="utf-8")
+        if path.is_file():
+            return path.read_text(encoding="utf-8")
+        near = did_you_mean(path.name, (item.name for item in path.parent.glob("*.toml"))) if path.parent.is_dir() else ""
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"The case file {path} cannot be read: {error}.") from error
+    raise ConfigError(f"There is no case file {path}.{near}")
 
 
 def _parse(text: str, source: Path | str | None) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # also whole numbers of thousands of digits, brackets without end
         raise ConfigError(f"{source} is not valid TOML: {error}.") from error
 
 
@@ -279,35 +283,48 @@ def _apply(data: dict[str, Any], override: str) -> str:
     key, separator, value = override.partition("=")
     parts = [part.strip() for part in key.split(".")]
     if not separator or not all(parts) or len(parts) < 2:
-        raise ConfigError(f'--set {override}: write section.key=value, for example --set run.steps=10.')
+        raise ConfigError(f"--set {override}: write section.key=value, for example --set run.steps=10.")
+    if not override.isascii() and override != override.encode(errors="replace").decode():
+        raise ConfigError(f"--set {override!r} holds bytes that are no text, and a case file could not keep them: type UTF-8.")
     table = data
     for part in parts[:-1]:
         table = table.setdefault(part, {})
         if not isinstance(table, dict):
             raise ConfigError(f'--set {override}: "{part}" is a value, not a section.')
     table[parts[-1]] = override_value(value.strip())
+    return ".".join(parts)
 
 
 def override_value(value: str) -> Any:
     """Read the right-hand side of ``--set``: a TOML value, and a word that is none is a string."""
     try:
-        return tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
+        read = tomllib.loads(f"value = {value}")
+    except (ValueError, RecursionError):
         return value
+    return read["value"] if len(read) == 1 else value
 
 
-def _sentence(error: ErrorDetails, source: _Source) -> str:
-    place = [str(part) for part in error["loc"]]
-    keys = [part for part in place if part not in ("float", "int", "bool", "str") and not part.startswith("list[")]
-    where = source.place_of(keys)
-    key = ".".join(keys)
+def _sentence(error: ErrorDetails, data: Mapping[str, Any], source: _Source) -> str:
+    keys, value = _found(error["loc"], data)
+    where, key = source.place_of(keys), ".".join(keys)
     if error["type"] == "extra_forbidden":
         kind = "section" if len(keys) == 1 else "key"
         return f'{where}there is no {kind} "{key}".{did_you_mean(keys[-1], _known(keys[:-1]))}'
     if error["type"] == "value_error":
         return f"{where}{error['ctx']['error']}."
     said = error["msg"][0].lower() + error["msg"][1:]
-    return f"{where}{key} = {error['input']!r}: {said}. `coupler explain {_explained(keys)}` says what it means."
+    return f"{where}{key} = {reprlib.repr(value)}: {said}. `coupler explain {_explained(keys)}` says what it means."
+
+
+def _found(place: tuple[int | str, ...], data: Mapping[str, Any]) -> tuple[list[str], Any]:
+    """Give the keys that lead to a mistake, and the value there; the place also names types and numbers in lists."""
+    keys: list[str] = []
+    value: Any = data
+    for part in place:
+        if isinstance(value, Mapping) and part in value:
+            keys.append(str(part))
+            value = value[part]
+    return keys, value
 
 
 def _known(keys: list[str]) -> list[str]:
@@ -326,14 +343,18 @@ def _explained(keys: list[str]) -> str:
 
 
 def _line_of(keys: list[str], text: str) -> int | None:
-    """Line of the key in the file, or of its section, for messages; None if it came from elsewhere."""
-    section, found = "", None
-    for number, raw in enumerate(text.splitlines(), start=1):
+    """Line of the key in the file, or of what it is in, for messages; None if it is nowhere."""
+    section, lines = "", {}
+    for number, raw in enumerate(text.split("\n"), start=1):
         line = raw.split("#", 1)[0].strip()
         if line.startswith("[") and line.endswith("]"):
-            section = line.strip("[] ")
-            if section == ".".join(keys):
-                return number
-        elif "=" in line and ".".join(filter(None, [section, line.partition("=")[0].strip()])) == ".".join(keys):
-            found = number
-    return found
+            section = _bare(line.strip("[] "))
+            lines[section] = number
+        elif "=" in line:
+            lines[".".join(filter(None, [section, _bare(line.partition("=")[0])]))] = number
+    within = (".".join(keys[:length]) for length in range(len(keys), 0, -1))
+    return next((lines[key] for key in within if key in lines), None)
+
+
+def _bare(key: str) -> str:
+    return ".".join(part.strip().strip("\"'") for part in key.split("."))

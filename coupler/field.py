@@ -26,7 +26,7 @@ class Field:
     Raises
     ------
     PluginError
-        If the name is not an identifier or the bounds are the wrong way round.
+        If the name is not an identifier or the bounds are not two numbers in their order.
     """
 
     name: str
@@ -39,8 +39,10 @@ class Field:
                 f'A field is named "{self.name}": names become keys in files and cases. '
                 "Use letters, digits and underscores."
             )
-        if self.lower >= self.upper:
-            raise PluginError(f'Field "{self.name}" has bounds {self.bounds}: the first must be below the second.')
+        if len(self.bounds) != 2 or not self.lower < self.upper:  # not: NaN is below nothing
+            raise PluginError(
+                f'Field "{self.name}" has bounds {self.bounds}: give two, the first below the second, None for no bound.'
+            )
 
     @property
     def lower(self) -> float:

@@ -37,7 +37,7 @@ class Kernel(ABC):
     names are their names in the case file. Keyword arguments of ``__init__`` are the kernel's parameters.
     """
 
-    fields: tuple[Field, ...]
+    fields: tuple[Field, ...] = ()
     halo: int = 1
     dimensions: tuple[int, ...] = (1, 2, 3)
 
@@ -55,7 +55,8 @@ class Kernel(ABC):
         found: dict[str, Operator] = {}
         for namespace in (*(vars(owner) for owner in reversed(type(self).__mro__)), vars(self)):
             found.update({name: value for name, value in namespace.items() if isinstance(value, Operator)})
-        return found
+        # A subclass may have put something else in an operator's place.
+        return {name: value for name, value in found.items() if getattr(self, name) is value}
 
 
 def evaluate_truth(operator: Operator, state: State, dt: float) -> None:
@@ -92,12 +93,15 @@ def check_kernel(kernel: Kernel) -> None:
     Raises
     ------
     PluginError
-        If the kernel has no fields, no operator, or an operator over unknown fields.
+        If the kernel has no fields or names one twice, has no operator, or an operator over unknown fields.
     """
     name = type(kernel).__name__
     if not kernel.fields:
         raise PluginError(f'Kernel "{name}" declares no fields: set fields = (Field("u"), ...).')
+    if not (isinstance(kernel.fields, tuple | list) and all(isinstance(item, Field) for item in kernel.fields)):
+        raise PluginError(f'Kernel "{name}" has fields = {kernel.fields!r}: write a tuple, fields = (Field("u"), ...).')
     if not kernel.operators:
         raise PluginError(f'Kernel "{name}" has no operator: make its expensive part an attribute of type Operator.')
+    State(tuple(kernel.fields), (1,), 0)  # finds names that are given twice
     for operator in kernel.operators.values():
         operator.bound_to(kernel.fields)

@@ -66,8 +66,8 @@ class Signature:
 
         Collective: no.
         """
-        scale = np.asarray(self.atol) + np.asarray(self.rtol) * np.abs(truth)
         with np.errstate(invalid="ignore", over="ignore"):
+            scale = np.asarray(self.atol) + np.asarray(self.rtol) * np.abs(truth)
             scaled: NDArray[np.float64] = np.max(np.abs(answer - truth) / scale, axis=1, initial=0.0)
         return np.where(np.isfinite(scaled), scaled, np.inf)
 
@@ -78,7 +78,10 @@ class Signature:
             "outputs": [_field_json(column) for column in self.outputs],
             "atol": list(self.atol),
             "rtol": list(self.rtol),
-            "conserved": {name: dict(weights) for name, weights in self.conserved.items()},
+            "conserved": {
+                name: {column: float(weight) for column, weight in weights.items()}
+                for name, weights in self.conserved.items()
+            },
         }
 
     @staticmethod
@@ -113,7 +116,7 @@ class Operator:
     Raises
     ------
     PluginError
-        If a tolerance is not positive, a column is named twice or a conserved sum names an unknown column.
+        If a tolerance is not positive, a column is named twice or a conserved sum makes no sense.
     """
 
     def __init__(
@@ -133,7 +136,7 @@ class Operator:
             outputs=columns_out,
             atol=_per_output("atol", atol, columns_out),
             rtol=_per_output("rtol", rtol, columns_out),
-            conserved=dict(conserved or {}),
+            conserved={name: dict(weights) for name, weights in (conserved or {}).items()},
         )
         _check_tolerances(self.signature)
         _check_conserved(self.signature)
@@ -154,7 +157,7 @@ class Operator:
                     f'The operator names the column "{column.name}", which is not a field of the kernel.'
                     f"{did_you_mean(column.name, known)}"
                 )
-            return known[column.name]
+            return known[column.name] if column == Field(column.name) else column
 
         signature = replace(
             self.signature,
@@ -217,6 +220,8 @@ class Operator:
 
 
 def _as_fields(columns: Sequence[str | Field]) -> tuple[Field, ...]:
+    if isinstance(columns, str):  # a sequence, too, of letters: ("u") is no tuple
+        raise PluginError(f'An operator\'s columns are "{columns}": write a tuple of names, as in ("{columns}",).')
     fields = tuple(Field(column) if isinstance(column, str) else column for column in columns)
     names = [item.name for item in fields]
     if not names:
@@ -249,16 +254,19 @@ def _check_tolerances(signature: Signature) -> None:
 def _check_conserved(signature: Signature) -> None:
     both = set(signature.input_names) & set(signature.output_names)
     for name, weights in signature.conserved.items():
-        for column in weights:
+        for column, weight in weights.items():
             if column not in both:
                 raise PluginError(
                     f'The conserved sum "{name}" uses "{column}", which is not both an input and an output.'
                     f"{did_you_mean(column, both)}"
                 )
+            if not np.isfinite(weight):
+                raise PluginError(f'The conserved sum "{name}" weighs "{column}" with {weight}: give a finite number.')
 
 
 def _field_json(column: Field) -> dict[str, object]:
-    return {"name": column.name, "unit": column.unit, "bounds": list(column.bounds)}
+    bounds = [None if bound is None else float(bound) for bound in column.bounds]
+    return {"name": column.name, "unit": column.unit, "bounds": bounds}
 
 
 def _field_from_json(data: Mapping[str, object]) -> Field:

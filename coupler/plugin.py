@@ -3,9 +3,12 @@
 A plug-in reaches other processes as its name and is imported there again, never as a pickle.
 """
 
+import hashlib
 import importlib
 import importlib.util
 import inspect
+import pkgutil
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +18,8 @@ from typing import TypeVar
 from coupler.errors import PluginError, did_you_mean
 
 T = TypeVar("T")
+# Modules that were made from a file given by its path.
+_FILE_MODULE = "coupler__plugin_"
 
 
 def load(name: str, kind: type[T], *, folder: Path | None = None) -> type[T]:
@@ -50,27 +55,32 @@ def load_object(name: str, *, folder: Path | None = None) -> object:
     module = _from_file(place, folder) if place.endswith(".py") else _from_package(place)
     found: object = module
     for part in attribute.split("."):
-        members = vars(found)
-        if part not in members:
-            raise PluginError(f'There is no "{part}" in {place}.{did_you_mean(part, _public(members))}')
-        found = members[part]
+        try:
+            found = getattr(found, part)
+        except AttributeError:
+            raise PluginError(f'There is no "{part}" in {place}.{did_you_mean(part, _public(found))}') from None
     return found
 
 
-def name_of(plugin: type, *, folder: Path | None = None) -> str:
+def name_of(plugin: type) -> str:
     """Name a class so that another process can import it; a class of a script is named by the script's file.
 
     Raises
     ------
     PluginError
-        If the class lives inside a function or in no file: no other process could import it.
+        If the class lives inside a function, in no file or under another name: no other process could import it.
     """
     if "<locals>" in plugin.__qualname__:
         raise PluginError(
             f'"{plugin.__qualname__}" is defined inside a function, so no other process can import it. '
             "Move it to the top of its file."
         )
-    module = sys.modules[plugin.__module__]
+    module = sys.modules.get(plugin.__module__)
+    if module is None or _member(module, plugin.__qualname__) is not plugin:
+        raise PluginError(
+            f'"{plugin.__module__}" has no class under the name "{plugin.__qualname__}", so no other process can import it. '
+            "Write the class at the top of its file, and leave its name to it."
+        )
     if plugin.__module__ != "__main__" and module.__spec__ is not None and not _is_file_module(plugin.__module__):
         return f"{plugin.__module__}:{plugin.__qualname__}"
     file = vars(module).get("__file__")
@@ -84,7 +94,7 @@ def name_of(plugin: type, *, folder: Path | None = None) -> str:
 def absolute(name: str, folder: Path) -> str:
     """Make the path in ``path/to/file.py:Class`` absolute; other names stay as they are."""
     place, _, attribute = name.rpartition(":")
-    return f"{(folder / place).resolve()}:{attribute}" if place.endswith(".py") else name
+    return f"{_path(place, folder)}:{attribute}" if place.endswith(".py") else name
 
 
 def build(plugin: type[T], params: Mapping[str, object], *arguments: object, key: str) -> T:
@@ -125,15 +135,15 @@ def _from_package(place: str) -> ModuleType:
         if error.name is not None and (place == error.name or place.startswith(error.name + ".")):
             raise PluginError(
                 f'There is no module "{place}". Install it, or name the file: path/to/file.py:Class.'
-                f"{_neighbours(place)}"
+                f"{_neighbours(error.name)}"
             ) from None
         raise PluginError(f'"{place}" cannot be imported: it needs the module "{error.name}". Install it.') from error
-    except Exception as error:  # the edge of the user's code: whatever its import raises becomes one sentence
+    except (Exception, SystemExit) as error:  # the edge of the user's code: whatever its import raises becomes one sentence
         raise PluginError(f'"{place}" cannot be imported: {type(error).__name__}: {error}') from error
 
 
 def _from_file(place: str, folder: Path | None) -> ModuleType:
-    path = ((folder or Path.cwd()) / place).resolve()
+    path = _path(place, folder or Path.cwd())
     if not path.is_file():
         near = did_you_mean(path.name, [item.name for item in path.parent.glob("*.py")]) if path.parent.is_dir() else ""
         raise PluginError(f"There is no file {path}.{near}")
@@ -149,27 +159,45 @@ def _from_file(place: str, folder: Path | None) -> ModuleType:
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # the edge of the user's code, as above
-        del sys.modules[name]
+    except (Exception, SystemExit) as error:  # the edge of the user's code, as above
+        sys.modules.pop(name, None)
         raise PluginError(f"{path} cannot be imported: {type(error).__name__}: {error}") from error
     return module
 
 
+def _path(place: str, folder: Path) -> Path:
+    try:
+        path = (folder / place).resolve()
+        path.exists()
+    except (OSError, ValueError, RuntimeError) as error:  # too long, a zero byte, links in a circle
+        raise PluginError(f'"{place}" cannot be the path of a file: {error}.') from None
+    return path
+
+
 def _file_module_name(path: Path) -> str:
-    return "coupler_plugin_" + path.as_posix().replace("/", "_").replace(".", "_").replace("-", "_")
+    """Name the module of a file: readable, different for every path, and short, as Numba puts it into file names."""
+    return f"{_FILE_MODULE}{re.sub(r'[^0-9A-Za-z]', '_', path.stem)[:40]}_{hashlib.sha256(bytes(path)).hexdigest()[:12]}"
 
 
 def _is_file_module(module: str) -> bool:
-    return module.startswith("coupler_plugin_")
+    return module.startswith(_FILE_MODULE)
+
+
+def _member(module: ModuleType, path: str) -> object:
+    """Give what a dotted name leads to, None if it leads nowhere."""
+    found: object = module
+    for part in path.split("."):
+        found = getattr(found, part, None)
+    return found
 
 
 def _neighbours(place: str) -> str:
+    """Say which module beside the missing one has the nearest name."""
     package, _, name = place.rpartition(".")
-    folder = getattr(sys.modules.get(package), "__path__", None)
-    if not folder:
-        return ""
-    return did_you_mean(name, [item.stem for item in Path(next(iter(folder))).glob("*.py") if item.stem != "__init__"])
+    folders = getattr(sys.modules.get(package), "__path__", None)
+    return did_you_mean(name, [item.name for item in pkgutil.iter_modules(folders)]) if folders else ""
 
 
-def _public(members: Mapping[str, object]) -> list[str]:
+def _public(found: object) -> list[str]:
+    members = vars(found) if isinstance(found, ModuleType | type) else {}
     return [name for name, value in members.items() if isinstance(value, type) and not name.startswith("_")]

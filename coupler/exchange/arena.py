@@ -4,6 +4,7 @@ The segment is a memfd. It never has a name in ``/dev/shm``, only its owner's pr
 kernel frees it when the last process that maps it is gone, however that happened.
 """
 
+import errno
 import mmap
 import os
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from coupler.errors import CouplerError
 
+_NAME = "coupler-arena"
 # A cache line: what different processes write must never share one.
 _LINE = 64
 _BELL, _STOP, _SERVER, _HEADER_LINES = 0, 1, 2, 3
@@ -138,7 +140,7 @@ class Arena:
 
         Collective: no; one rank per node calls it.
         """
-        descriptor = os.memfd_create("coupler-arena", os.MFD_CLOEXEC)
+        descriptor = os.memfd_create(_NAME, os.MFD_CLOEXEC)
         try:
             os.fchmod(descriptor, 0o600)
             os.posix_fallocate(descriptor, 0, layout.bytes)
@@ -161,8 +163,11 @@ class Arena:
 
         Collective: no.
         """
+        path = f"/proc/{address.pid}/fd/{address.descriptor}"
         try:
-            descriptor = os.open(f"/proc/{address.pid}/fd/{address.descriptor}", os.O_RDWR | os.O_CLOEXEC)
+            if not os.readlink(path).startswith(f"/memfd:{_NAME} "):  # closed there, and the number given out again
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         except OSError as error:
             raise CouplerError(
                 f"The arena of process {address.pid} cannot be opened ({error.strerror}): all processes of a node must "

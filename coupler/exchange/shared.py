@@ -45,8 +45,8 @@ class SharedTransport(Transport):
         self._count = count
         slot.count[0], slot.version[0], slot.dt[0] = count, version, dt
         self._asked = time.perf_counter()
-        slot.request[0] += np.uint32(1)
-        self._arena.bell[0] += np.uint32(1)
+        slot.request += np.uint32(1)  # the whole array: it wraps round without a word
+        self._arena.bell += np.uint32(1)
         ring(self._arena.bell)
 
     def answer(self, deadline: float) -> Answer:

@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import socket
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from coupler.serving.reaper import Reaper
 # Processes started from a rank inherit these and would try to join its MPI job.
 _MPI_PREFIXES = ("OMPI_", "PMIX_", "PRTE_", "PMI_", "MPI_", "HYDRA_", "HYDI_")
 # Smallest object store Ray takes; nothing on the hot path goes through it.
+_CONNECT_SECONDS = 5.0
 _OBJECT_STORE_BYTES = 80 * 2**20
 
 
@@ -57,6 +59,7 @@ class Cluster:
     def _connect(self, address: str) -> None:
         import ray
 
+        _check_reachable(address)
         try:
             with _environment({}):
                 ray.init(address=address, log_to_driver=False, configure_logging=False, namespace=_namespace())
@@ -98,8 +101,26 @@ _EMBEDDED = {
     # Ray runs workers at nice 15; a server must not wait behind the ranks it answers.
     "RAY_worker_niceness": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
+    # glibc gives activations back to the system after every forward, and fetching the pages again costs as much as
+    # the forward itself; above these sizes [bytes] it keeps them.
+    "MALLOC_TRIM_THRESHOLD_": "268435456",
+    "MALLOC_MMAP_THRESHOLD_": "134217728",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
+
+
+def _check_reachable(address: str) -> None:
+    """Look whether anybody listens, because Ray itself tries for minutes."""
+    host, _, port = address.rpartition(":")
+    if not (host and port.isdigit()):
+        return  # "auto" and the like: Ray knows where to look
+    try:
+        socket.create_connection((host.rpartition("/")[2], int(port)), timeout=_CONNECT_SECONDS).close()
+    except OSError as error:
+        raise ConfigError(
+            f"Nobody listens at the Ray address {address} ({error.strerror or error}). Start the cluster, or leave out "
+            "ray.address and RAY_ADDRESS, and one is started for the run."
+        ) from error
 
 
 def _namespace() -> str:

@@ -6,6 +6,7 @@ batch of one is not), and activations stay in the cache.
 """
 
 from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from coupler.errors import ConfigError, PluginError
 from coupler.surrogate import Surrogate
 
-CHUNK_ROWS = 1024
+CHUNK_ROWS = 2048
 # The candidate, the incumbent and the one before it, for a rollback.
 _KEPT_VERSIONS = 3
 
@@ -28,22 +29,23 @@ class Predictor:
         Columns of the operator.
     device : torch.device
         Where the versions live.
+    threads : int
+        Chunks that are computed at the same time. One chunk is too small for several threads to share.
     """
 
-    def __init__(self, n_in: int, n_out: int, device: torch.device) -> None:
+    def __init__(self, n_in: int, n_out: int, device: torch.device, threads: int = 1) -> None:
         self._device = device
-        self._n_out = n_out
+        self._n_in, self._n_out = n_in, n_out
         self._versions: OrderedDict[int, Surrogate] = OrderedDict()
-        self._rows = torch.zeros((CHUNK_ROWS, n_in), dtype=torch.float64)
-        self._dt = torch.ones(CHUNK_ROWS, dtype=torch.float64)
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="forward") if threads > 1 else None
 
     def load(self, version: int, surrogate: Surrogate) -> None:
         """Take a version in and let the oldest one go."""
         self._versions[version] = surrogate.to(self._device).eval()
+        self._versions.move_to_end(version)  # one that is loaded again is not the oldest any more
         while len(self._versions) > _KEPT_VERSIONS:
             self._versions.popitem(last=False)
 
-    @torch.inference_mode()
     def predict(
         self,
         inputs: NDArray[np.float64],
@@ -75,10 +77,16 @@ class Predictor:
         if version not in self._versions:
             raise PluginError(f"version {version} of the model is not loaded (loaded: {list(self._versions)})")
         surrogate = self._versions[version]
-        for start in range(0, len(inputs), CHUNK_ROWS):
+
+        def answer(start: int) -> None:
             rows = slice(start, min(start + CHUNK_ROWS, len(inputs)))
             self._answer_chunk(surrogate, inputs[rows], dt[rows], mean[rows], score[rows])
 
+        starts = range(0, len(inputs), CHUNK_ROWS)
+        for _ in map(answer, starts) if self._pool is None else self._pool.map(answer, starts):
+            pass  # an exception of a chunk is raised here
+
+    @torch.inference_mode()
     def _answer_chunk(
         self,
         surrogate: Surrogate,
@@ -88,12 +96,12 @@ class Predictor:
         score: NDArray[np.float64],
     ) -> None:
         count = len(inputs)
-        # The padding is the first element again: any valid input does, and old rows may be anything.
-        self._rows[:count] = torch.from_numpy(inputs)
-        self._rows[count:] = self._rows[0]
-        self._dt[:count] = torch.from_numpy(dt)
-        self._dt[count:] = self._dt[0]
-        prediction = surrogate.predict(self._rows.to(self._device), self._dt.to(self._device))
+        rows = torch.empty((CHUNK_ROWS, self._n_in), dtype=torch.float64)
+        steps = torch.empty(CHUNK_ROWS, dtype=torch.float64)
+        rows[:count], steps[:count] = torch.from_numpy(inputs), torch.from_numpy(dt)
+        # The padding is the first element again: any valid input does.
+        rows[count:], steps[count:] = rows[0], steps[0]
+        prediction = surrogate.predict(rows.to(self._device), steps.to(self._device))
         if prediction.mean.shape != (CHUNK_ROWS, self._n_out) or prediction.score.shape != (CHUNK_ROWS,):
             raise PluginError(
                 f"{type(surrogate).__name__}.predict returned mean {tuple(prediction.mean.shape)} and score "
@@ -115,8 +123,11 @@ def choose_device(name: str) -> torch.device:
         return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
+        known = device.type in ("cpu", "cuda")
     except RuntimeError:
-        raise ConfigError(f'surrogate.device = "{name}" is not a device: write auto, cpu or cuda:0.') from None
+        known = False
+    if not known:
+        raise ConfigError(f'surrogate.device = "{name}" is not a device: write auto, cpu or cuda:0.')
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ConfigError(
             f'surrogate.device = "{name}", but torch sees {torch.cuda.device_count()} CUDA devices here. '

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from coupler.errors import CouplerError
 from coupler.exchange import Arena, ArenaAddress, Slot
 from coupler.exchange.doorbell import ring, wait_for_change
 from coupler.learning.registry import Registry
@@ -44,7 +43,7 @@ class Server:
     device : str
         ``auto``, ``cpu`` or ``cuda:N``.
     threads : int
-        Torch threads.
+        Chunks computed at the same time.
     cores : tuple of int
         Where to run.
     """
@@ -59,18 +58,19 @@ class Server:
         cores: tuple[int, ...],
     ) -> None:
         os.sched_setaffinity(0, cores)
-        torch.set_num_threads(threads)
+        torch.set_num_threads(1)  # chunks are dealt out to threads instead
+        self._threads = threads
         self._arena = Arena.attach(address)
         self._registry = Registry(Path(models))
         self._operators = operators
         self._device = choose_device(device)
         columns = {slot.operator: (slot.n_in, slot.n_out) for slot in address.layout.slots}
-        self._predictors = [Predictor(*columns[index], self._device) for index in range(len(operators))]
+        self._predictors = [Predictor(*columns[index], self._device, threads) for index in range(len(operators))]
         self._arena.server_pid[0] = os.getpid()
 
     def report(self) -> ServerReport:
         """Say where it runs; the call returns once the actor exists."""
-        return ServerReport(os.getpid(), str(self._device), torch.get_num_threads())
+        return ServerReport(os.getpid(), str(self._device), self._threads)
 
     def load(self, operator: int, version: int) -> None:
         """Load a version from the registry; ranks may ask for it once this has returned."""
@@ -104,7 +104,7 @@ class Server:
         started = time.perf_counter()
         try:
             self._predictors[operator].predict(inputs, dt, version, mean, score)
-        except (CouplerError, RuntimeError, ValueError, TypeError) as error:
+        except Exception as error:  # noqa: BLE001
             # The edge of the user's model: what it cannot answer is not finite, and the gates send it to the truth.
             _log.error("operator %s, version %d: %s", self._operators[operator], version, error)
             mean[...], score[...] = np.nan, np.nan

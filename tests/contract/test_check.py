@@ -244,7 +244,7 @@ def test_settings_reach_the_constructor_and_the_time_step(tmp_path: Path) -> Non
 
 
 def test_an_unknown_parameter_fails_the_first_line_and_nothing_else_is_tried(tmp_path: Path) -> None:
-    kernel = check_plugin(f"{kernel_file(tmp_path / 'kernel')}:Mixing", ["levle=2.5"])
+    kernel = check_plugin(f"{kernel_file(tmp_path / 'kernel')}:Mixing", ["lvel=2.5"])
     surrogate = check_plugin(f"{surrogate_file(tmp_path / 'surrogate')}:Linear", ["scael=2"])
 
     assert [line.passed for line in kernel] == [line.passed for line in surrogate] == [False]
