@@ -24,7 +24,10 @@ USER_MISTAKE = 2
 FAILED = 1
 
 app = typer.Typer(
-    add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help="Couple MPI simulations with surrogates that learn."
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Couple MPI simulations with surrogates that learn.",
 )
 _console = Console(highlight=False, soft_wrap=True)
 
@@ -147,6 +150,8 @@ def _print_summary(summary: "Summary", folder: Path) -> None:
     table.add_row("certificate", summary.certificate.sentence)
     table.add_row("models", ", ".join(f"v{model.version} at step {model.step}" for model in summary.models) or "none")
     table.add_row("seconds", f"{summary.seconds.total:.1f} in all, {summary.seconds.setup:.1f} of them set-up")
-    table.add_row("speed against physics", f"{summary.speedup_estimate:.2f}× (estimated from this run's own truth calls)")
+    table.add_row(
+        "speed against physics", f"{summary.speedup_estimate:.2f}× (estimated from this run's own truth calls)"
+    )
     table.add_row("run folder", str(folder))
     _console.print(table)

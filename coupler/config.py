@@ -49,7 +49,9 @@ class GridSection(Section):
     """The Cartesian grid the kernel runs on."""
 
     shape: list[int] | None = _key(None, "cells per dimension, 1 to 3 numbers", unit="cells")
-    length: list[float] | None = _key(None, "size of the domain per dimension; 1.0 each if left out", unit="kernel length")
+    length: list[float] | None = _key(
+        None, "size of the domain per dimension; 1.0 each if left out", unit="kernel length"
+    )
     periodic: bool | list[bool] = _key(True, "whether the domain wraps around, one value or one per dimension")
 
 
@@ -63,7 +65,9 @@ class OperatorSection(Section):
 class SurrogateSection(Section):
     """The model that answers in place of the truth."""
 
-    name: str = _key("coupler.models.mlp_ensemble:MLPEnsemble", "the surrogate: package.module:Class or path/to/file.py:Class")
+    name: str = _key(
+        "coupler.models.mlp_ensemble:MLPEnsemble", "the surrogate: package.module:Class or path/to/file.py:Class"
+    )
     device: str = _key("auto", "where it runs: auto, cpu or cuda:N; asked for CUDA where there is none is an error")
     threads: int = _key(1, "torch threads of the server", unit="threads", ge=1)
     params: dict[str, Any] = _key({}, "keyword arguments of the surrogate")
@@ -76,7 +80,9 @@ class ExchangeSection(Section):
         "auto", "shared: one arena and one server per node; inprocess: the model inside every rank; auto: shared"
     )
     deadline: Positive = _key(5.0, "longest wait for an answer; what is late goes to the truth", unit="s")
-    slot_elements: int = _key(65536, "elements a rank can ask about at once; more are asked in rounds", unit="elements", ge=1)
+    slot_elements: int = _key(
+        65536, "elements a rank can ask about at once; more are asked in rounds", unit="elements", ge=1
+    )
 
 
 class ControllerSection(Section):
@@ -91,8 +97,12 @@ class ControllerSection(Section):
     target: Share = _key(0.02, "mean capped error per decision the run must certify to stay below")
     delta: Share = _key(0.05, "probability that the certificate may fail")
     cap: Positive = _key(2.0, "error, in tolerances, that counts as a loss of 1", unit="tolerances")
-    threshold: float | None = _key(None, "pins the threshold on the score (0 accepts nothing); found and moved if left out", ge=0)
-    audit_rate: Annotated[float, Field(gt=0, le=1)] = _key(0.02, "share of the decisions whose truth is computed to audit them")
+    threshold: float | None = _key(
+        None, "pins the threshold on the score (0 accepts nothing); found and moved if left out", ge=0
+    )
+    audit_rate: Annotated[float, Field(gt=0, le=1)] = _key(
+        0.02, "share of the decisions whose truth is computed to audit them"
+    )
 
 
 class LearningSection(Section):
@@ -103,11 +113,15 @@ class LearningSection(Section):
         "asynchronous: the run never waits for training; deterministic: a model takes over exactly `lag` steps after its "
         "training began, on any number of ranks; off: no training",
     )
-    lag: int = _key(20, "deterministic mode: steps from the start of a training to its model taking over", unit="steps", ge=2)
+    lag: int = _key(
+        20, "deterministic mode: steps from the start of a training to its model taking over", unit="steps", ge=2
+    )
     first: int = _key(20_000, "samples before the first training", unit="samples", ge=100)
     growth: Share = _key(0.5, "share of the buffer that must be new before the next training")
     buffer: int = _key(60_000, "samples a training may use, the newest ones", unit="samples", ge=100)
-    renewal: int = _key(40, "steps in which the truth's answers may fill the buffer once; the rest is not kept", unit="steps", ge=1)
+    renewal: int = _key(
+        40, "steps in which the truth's answers may fill the buffer once; the rest is not kept", unit="steps", ge=1
+    )
     budget: Positive = _key(20.0, "asynchronous mode: longest training", unit="s")
 
 
@@ -266,7 +280,9 @@ def _text_of(path: Path) -> str:
     try:
         if path.is_file():
             return path.read_text(encoding="utf-8")
-        near = did_you_mean(path.name, (item.name for item in path.parent.glob("*.toml"))) if path.parent.is_dir() else ""
+        near = (
+            did_you_mean(path.name, (item.name for item in path.parent.glob("*.toml"))) if path.parent.is_dir() else ""
+        )
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"The case file {path} cannot be read: {error}.") from error
     raise ConfigError(f"There is no case file {path}.{near}")
@@ -285,7 +301,9 @@ def _apply(data: dict[str, Any], override: str) -> str:
     if not separator or not all(parts) or len(parts) < 2:
         raise ConfigError(f"--set {override}: write section.key=value, for example --set run.steps=10.")
     if not override.isascii() and override != override.encode(errors="replace").decode():
-        raise ConfigError(f"--set {override!r} holds bytes that are no text, and a case file could not keep them: type UTF-8.")
+        raise ConfigError(
+            f"--set {override!r} holds bytes that are no text, and a case file could not keep them: type UTF-8."
+        )
     table = data
     for part in parts[:-1]:
         table = table.setdefault(part, {})

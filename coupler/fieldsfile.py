@@ -12,6 +12,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from coupler.errors import PluginError
 from coupler.field import Field, State
 from coupler.grid import Grid
 
@@ -28,10 +29,21 @@ class FieldsFile:
     fields : sequence of Field
         What is written.
 
+    Raises
+    ------
+    PluginError
+        If a field has a name that the file needs for itself.
+
     Collective: yes, as every method.
     """
 
     def __init__(self, path: Path, grid: Grid, fields: Sequence[Field]) -> None:
+        for field in fields:
+            if field.name in _RESERVED:
+                raise PluginError(
+                    f'A field is named "{field.name}", and so is something else in {path.name} '
+                    f"({', '.join(_RESERVED)}): give it another name."
+                )
         self._path, self._grid, self._fields = path, grid, tuple(fields)
         self._times: list[float] = []
         if grid.rank == 0:
@@ -44,7 +56,7 @@ class FieldsFile:
             self._write_parallel(state, step, time)
         else:
             self._write_gathered(state, step, time)
-        self._times.append(time)
+        self._times.append(float(time))
         if self._grid.rank == 0:
             self._write_xdmf()
 
@@ -73,12 +85,16 @@ class FieldsFile:
         for field in self._fields:
             whole = self._grid.gather(state[field.name].interior)
             if whole is not None:
-                with h5py.File(self._path, "r+") as file:
+                with self._open() as file:
                     _append(file[field.name], whole)
         if self._grid.rank == 0:
-            with h5py.File(self._path, "r+") as file:
+            with self._open() as file:
                 _append(file["time"], np.float64(time))
                 _append(file["step"], np.int64(step))
+
+    def _open(self) -> h5py.File:
+        """Open the file without a lock: somebody who looks at it meanwhile must not end the run."""
+        return h5py.File(self._path, "r+", locking=False)
 
     def _write_parallel(self, state: State, step: int, time: float) -> None:
         block = tuple(slice(start, stop) for start, stop in zip(self._grid.start, self._grid.stop, strict=True))
@@ -98,6 +114,7 @@ class FieldsFile:
 
 
 _AXES = ("axis0", "axis1", "axis2")
+_RESERVED = ("time", "step", *_AXES)
 
 
 def _append(data: h5py.Dataset, value: NDArray[np.float64] | np.float64 | np.int64) -> None:
@@ -116,11 +133,15 @@ def _xdmf(file: str, grid: Grid, fields: Sequence[Field], times: Sequence[float]
     ]
     for index, time in enumerate(times):
         parts.append(f'<Grid Name="step"><Time Value="{time!r}"/>')
-        parts.append(f'<Topology TopologyType="3DCoRectMesh" Dimensions="{nodes}"/><Geometry GeometryType="ORIGIN_DXDYDZ">')
+        parts.append(
+            f'<Topology TopologyType="3DCoRectMesh" Dimensions="{nodes}"/><Geometry GeometryType="ORIGIN_DXDYDZ">'
+        )
         parts.append('<DataItem Dimensions="3" Format="XML">0 0 0</DataItem>')
-        parts.append(f'<DataItem Dimensions="3" Format="XML">{" ".join(repr(float(step)) for step in spacing)}</DataItem></Geometry>')
+        parts.append(
+            f'<DataItem Dimensions="3" Format="XML">{" ".join(repr(float(step)) for step in spacing)}</DataItem></Geometry>'
+        )
         for field in fields:
-            parts.append(f"<Attribute Name={quoteattr(field.name)} AttributeType=\"Scalar\" Center=\"Cell\">")
+            parts.append(f'<Attribute Name={quoteattr(field.name)} AttributeType="Scalar" Center="Cell">')
             parts.append(_hyperslab(file, field.name, index, len(times), grid, stored))
             parts.append("</Attribute>")
         parts.append("</Grid>")

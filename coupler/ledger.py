@@ -1,7 +1,6 @@
 """The ledger: one compact record per rank and call, appended to ``ledger.h5`` by rank 0."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import h5py
@@ -34,30 +33,13 @@ accepts, audited or not; ``loss`` is the audited capped loss of those in units o
 was asked."""
 
 
-@dataclass
-class LedgerBuffer:
-    """Records of this rank that are not on disk yet."""
-
-    records: list[NDArray[np.void]] = field(default_factory=list)
-
-    def append(self, record: NDArray[np.void]) -> None:
-        """Take one record, an array of one row."""
-        self.records.append(record)
-
-    def drain(self) -> NDArray[np.void]:
-        """Give all records and forget them."""
-        rows = np.concatenate(self.records) if self.records else np.zeros(0, RECORD)
-        self.records.clear()
-        return rows
-
-
 class LedgerFile:
     """``ledger.h5``: a growing table, the words for its codes beside it.
 
     Parameters
     ----------
     path : Path
-        The file; made if missing.
+        The file; must not exist.
     operators : sequence of str
         Names behind the column ``operator``.
     """
@@ -75,7 +57,8 @@ class LedgerFile:
         """Add records; the file is closed again before this returns, so it is readable between two calls."""
         if len(rows) == 0:
             return
-        with h5py.File(self._path, "r+") as file:
+        # Without a lock: somebody who looks at the file meanwhile must not end the run.
+        with h5py.File(self._path, "r+", locking=False) as file:
             table = file["records"]
             table.resize(len(table) + len(rows), axis=0)
             table[-len(rows) :] = rows

@@ -136,7 +136,7 @@ class Operator:
             outputs=columns_out,
             atol=_per_output("atol", atol, columns_out),
             rtol=_per_output("rtol", rtol, columns_out),
-            conserved={name: dict(weights) for name, weights in (conserved or {}).items()},
+            conserved=_as_sums(conserved or {}),
         )
         _check_tolerances(self.signature)
         _check_conserved(self.signature)
@@ -230,6 +230,13 @@ def _as_fields(columns: Sequence[str | Field]) -> tuple[Field, ...]:
         if names.count(name) > 1:
             raise PluginError(f'The operator names the column "{name}" twice.')
     return fields
+
+
+def _as_sums(conserved: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
+    for name, weights in conserved.items():
+        if not isinstance(weights, Mapping):
+            raise PluginError(f'The conserved sum "{name}" is {weights!r}: write its weights, as in {{"u": 1.0}}.')
+    return {name: dict(weights) for name, weights in conserved.items()}
 
 
 def _per_output(key: str, value: ArrayLike, outputs: tuple[Field, ...]) -> tuple[float, ...]:

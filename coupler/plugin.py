@@ -138,7 +138,10 @@ def _from_package(place: str) -> ModuleType:
                 f"{_neighbours(error.name)}"
             ) from None
         raise PluginError(f'"{place}" cannot be imported: it needs the module "{error.name}". Install it.') from error
-    except (Exception, SystemExit) as error:  # the edge of the user's code: whatever its import raises becomes one sentence
+    except (
+        Exception,
+        SystemExit,
+    ) as error:  # the edge of the user's code: whatever its import raises becomes one sentence
         raise PluginError(f'"{place}" cannot be imported: {type(error).__name__}: {error}') from error
 
 
@@ -176,7 +179,9 @@ def _path(place: str, folder: Path) -> Path:
 
 def _file_module_name(path: Path) -> str:
     """Name the module of a file: readable, different for every path, and short, as Numba puts it into file names."""
-    return f"{_FILE_MODULE}{re.sub(r'[^0-9A-Za-z]', '_', path.stem)[:40]}_{hashlib.sha256(bytes(path)).hexdigest()[:12]}"
+    return (
+        f"{_FILE_MODULE}{re.sub(r'[^0-9A-Za-z]', '_', path.stem)[:40]}_{hashlib.sha256(bytes(path)).hexdigest()[:12]}"
+    )
 
 
 def _is_file_module(module: str) -> bool:

@@ -93,7 +93,9 @@ class ProgressLines:
             return
         rate = (progress.step - self._printed_step) / max(now - self._printed_at, 1e-9)
         self._printed_at, self._printed_step = now, progress.step
-        self._stream.write(progress_line(progress, self._steps, rate) + "\n")
+        line = progress_line(progress, self._steps, rate) + "\n"
+        encoding = self._stream.encoding or "utf-8"  # a terminal that has no blocks must not end a run
+        self._stream.write(line.encode(encoding, "replace").decode(encoding))
         self._stream.flush()
 
 

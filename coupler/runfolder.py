@@ -37,6 +37,20 @@ class RunFolder:
         self.samples = path / "samples"
         self.models = path / "models"
 
+    @property
+    def places(self) -> tuple[Path, ...]:
+        """Everything a run writes first of all; where one of them exists, the folder is somebody's already."""
+        return (
+            self.case,
+            self.environment,
+            self.fields,
+            self.ledger,
+            self.metrics,
+            self.summary,
+            self.samples,
+            self.models,
+        )
+
     def abandon(self) -> None:
         """Take back a claim whose run never began: remove what :func:`claim` made, and the folder if it is empty then."""
         for file in (self.case, self.environment, self.ledger, self.metrics):
@@ -65,20 +79,27 @@ def claim(out: Path | None, name: str, case: Case) -> RunFolder:
 
     Collective: no; rank 0 calls it.
     """
-    path = _first_free(Path("runs"), name) if out is None else out
+    path = out or Path("runs")
     try:
+        path = _take_free(path, name) if out is None else path
         path.mkdir(parents=True, exist_ok=True)
         folder = RunFolder(path.resolve())
+        if any(place.exists() for place in folder.places):
+            raise FileExistsError
         # Created exclusively: of two runs that want the same folder, exactly one gets it.
         with folder.case.open("x", encoding="utf-8") as file:
             file.write(case.to_toml())
         folder.samples.mkdir()
         folder.models.mkdir()
-        folder.environment.write_text(json.dumps(describe_environment(case.run.seed), indent=2) + "\n", encoding="utf-8")
+        folder.environment.write_text(
+            json.dumps(describe_environment(case.run.seed), indent=2) + "\n", encoding="utf-8"
+        )
     except FileExistsError:
         raise ConfigError(_occupied(path)) from None
     except OSError as error:
-        raise ConfigError(f"The run folder {path} cannot be written ({error.strerror}). Give another one with --out.") from error
+        raise ConfigError(
+            f"The run folder {path} cannot be written ({error.strerror}). Give another one with --out."
+        ) from error
     return folder
 
 
@@ -98,17 +119,26 @@ def describe_environment(seed: int) -> dict[str, object]:
     }
 
 
-def _first_free(parent: Path, name: str) -> Path:
+def _take_free(parent: Path, name: str) -> Path:
+    """Make the first folder NAME-NNN that is not there yet; runs that start at the same moment get one each."""
     number = 1
-    while (path := parent / f"{name}-{number:03d}").exists():
-        number += 1
-    return path
+    while True:
+        path = parent / f"{name}-{number:03d}"
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            number += 1
+        else:
+            return path
 
 
 def _occupied(path: Path) -> str:
     if not path.is_dir():
         return f"--out {path} is a file: give a folder."
-    state = "a finished run" if (path / "summary.json").exists() else "a run that is going on or was cut short"
+    folder = RunFolder(path)
+    state = "files of a run's names"
+    if folder.case.exists():
+        state = "a finished run" if folder.summary.exists() else "a run that is going on or was cut short"
     return f"{path} already holds {state}, which is never overwritten: give another --out, or move that folder away."
 
 
@@ -122,6 +152,8 @@ def _version(name: str) -> str | None:
 def _git_revision() -> str | None:
     """Commit of the checkout the package runs from, marked if it has changes; None if it is installed."""
     folder = Path(coupler.__file__).resolve().parent
+    if not (folder.parent / ".git").exists():  # git would find the repository of a user whose environment is in it
+        return None
     try:
         done = subprocess.run(
             ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],

@@ -164,7 +164,7 @@ def state_sha256(state: State, grid: Grid) -> str:
 def _build_kernel(case: Case) -> Kernel:
     if case.kernel.name is None:
         raise ConfigError(
-            "The case names no kernel: set kernel.name, for example kernel.name = \"coupler.kernels.bz:BZ\"."
+            'The case names no kernel: set kernel.name, for example kernel.name = "coupler.kernels.bz:BZ".'
         )
     return build(load(case.kernel.name, Kernel), case.kernel.params, key="kernel.params")
 

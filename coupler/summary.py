@@ -4,9 +4,12 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from coupler.atomic import replacing
+
 
 class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # JSON has no number for what is not finite: a field that blew up gives a mass of "NaN", and can be read back.
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
 
 
 class Decisions(_Record):
@@ -69,8 +72,7 @@ class ConservedSum(_Record):
 class Summary(_Record):
     """The whole of ``summary.json``.
 
-    ``decisions``, ``elements`` and ``certificate`` are of all operators together; ``operators`` has each for
-    itself where there are several.
+    ``decisions``, ``elements`` and ``certificate`` are of all operators together.
     """
 
     status: str
@@ -95,9 +97,8 @@ class Summary(_Record):
 
     def write(self, path: Path) -> None:
         """Write the file atomically: it is either not there or whole."""
-        temporary = path.with_suffix(".json.tmp")
-        temporary.write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        temporary.replace(path)
+        with replacing(path) as temporary:
+            temporary.write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
 
 def read_summary(path: Path) -> Summary:

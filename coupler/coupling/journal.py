@@ -50,7 +50,12 @@ class Journal:
         row["step"], row["call"], row["operator"], row["rank"] = call.step, call.call, operator, self._nodes.job.rank
         row["version"], row["threshold"], row["audit_rate"] = call.version, call.threshold, call.audit_rate
         row["reasons"][0] = call.counts.reasons
-        row["audits"], row["acceptable"], row["loss"], row["exceedances"] = sums.audits, sums.accepted, sums.loss, sums.exceedances
+        row["audits"], row["acceptable"], row["loss"], row["exceedances"] = (
+            sums.audits,
+            sums.accepted,
+            sums.loss,
+            sums.exceedances,
+        )
         row["truth_seconds"], row["wait_seconds"], row["model_seconds"] = (
             call.truth_seconds,
             call.wait_seconds,

@@ -1,5 +1,6 @@
 """The route of one operator on one rank: which elements the surrogate answers, which the truth, and why."""
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -71,6 +72,10 @@ class Route:
         Of the present step.
     on_truth : callable or None
         Told of every piece and its reasons once its outputs are there.
+    elements, asked_elements : int
+        Elements evaluated so far, and those of them the surrogate answered, taken or not.
+    typical_elements, typical_seconds : int, float
+        Elements whose truth was computed without regard to their score, and the processor time of it [s].
 
     Parameters
     ----------
@@ -96,7 +101,8 @@ class Route:
         self.transport: Transport | None = None
         self.counts = Counts()
         self.on_truth: Callable[[Piece, Reasons], None] | None = None
-        self.elements = self.truth_elements = self.asked_elements = 0
+        self.elements = self.typical_elements = self.asked_elements = 0
+        self.typical_seconds = 0.0
         self._seed, self._deadline, self._stopwatch = seed, deadline, stopwatch
         self._atol, self._rtol = np.array(operator.signature.atol), np.array(operator.signature.rtol)
         self._model_seconds = 0.0
@@ -107,7 +113,9 @@ class Route:
             return np.empty((count, len(self.operator.signature.inputs)))
         return self.transport.inputs(count)
 
-    def evaluate(self, inputs: Floats, outputs: Floats, ids: NDArray[np.int64], dt: float, step: int, call: int) -> CallRecord:
+    def evaluate(
+        self, inputs: Floats, outputs: Floats, ids: NDArray[np.int64], dt: float, step: int, call: int
+    ) -> CallRecord:
         """Fill the outputs of every element, from the surrogate or from the truth. Collective: no."""
         counts = Counts()
         self.elements += len(inputs)
@@ -163,7 +171,7 @@ class Route:
         self._ask(piece)
         with self._stopwatch.timing("gate"):
             audited = tosses(self.audit_rate, self._seed, piece.step, piece.call, piece.ids, stream=Stream.AUDIT)
-        self._truth(piece, audited)  # while the server computes
+        self._typical_truth(piece, audited)  # while the server computes
         assert self.transport is not None
         with self._stopwatch.timing("wait"):
             answer = self.transport.answer(self._deadline)
@@ -181,7 +189,7 @@ class Route:
 
     def _refuse(self, piece: Piece, reason: Reason, counts: Counts, done: NDArray[np.bool_]) -> Reasons:
         """Send everything to the truth that is not done yet."""
-        self._truth(piece, ~done)
+        self._typical_truth(piece, ~done)
         counts.audited[0] += len(piece.ids)
         return np.full(len(piece.ids), reason, np.uint8)
 
@@ -203,9 +211,18 @@ class Route:
         self._truth(piece, ~(accepted | audited))
         return reasons
 
+    def _typical_truth(self, piece: Piece, chosen: NDArray[np.bool_]) -> None:
+        """Compute the truth of elements that were not chosen for being difficult, and note what that costs.
+
+        In processor time: on a full node server and trainer share the cores, and a run of physics alone would not.
+        """
+        started = time.thread_time()
+        self._truth(piece, chosen)
+        self.typical_seconds += time.thread_time() - started
+        self.typical_elements += int(chosen.sum())
+
     def _truth(self, piece: Piece, chosen: NDArray[np.bool_]) -> None:
         rows = np.flatnonzero(chosen)
-        self.truth_elements += len(rows)
         with self._stopwatch.timing("truth"):
             if len(rows) == len(chosen):
                 piece.outputs[...] = self.operator.evaluate_truth(piece.inputs, piece.dt)

@@ -11,7 +11,16 @@ from coupler.config import Case
 from coupler.coupling.nodes import Nodes, on_first, together
 from coupler.coupling.route import Route
 from coupler.errors import ConfigError
-from coupler.exchange import Arena, ArenaAddress, ArenaLayout, InProcessTransport, Predict, SharedTransport, SlotShape, Transport
+from coupler.exchange import (
+    Arena,
+    ArenaAddress,
+    ArenaLayout,
+    InProcessTransport,
+    Predict,
+    SharedTransport,
+    SlotShape,
+    Transport,
+)
 from coupler.learning.registry import ModelCard, Registry
 from coupler.serving.placement import plan
 from coupler.serving.predictor import Predictor, choose_device
@@ -107,7 +116,10 @@ class NodeServices:
         if address is None:
             device = choose_device(case.surrogate.device)
             self._predictors = [Predictor(shape.n_in, shape.n_out, device) for shape in shapes]
-            return [InProcessTransport(shape, _predict_with(one)) for shape, one in zip(shapes, self._predictors, strict=True)]
+            return [
+                InProcessTransport(shape, _predict_with(one))
+                for shape, one in zip(shapes, self._predictors, strict=True)
+            ]
         if self._arena is None:
             self._arena = Arena.attach(address)
         first = self._nodes.node.rank * len(shapes)

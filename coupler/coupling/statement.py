@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from mpi4py import MPI
 
-from coupler.config import Case
 from coupler.clock import Stopwatch
+from coupler.config import Case
 from coupler.coupling.account import Account
 from coupler.coupling.route import Route
 from coupler.summary import ConservedSum, ModelSummary, Seconds, Summary
@@ -68,9 +68,10 @@ def statement(
 
 
 def _slowest(comm: MPI.Intracomm, stopwatch: Stopwatch) -> Seconds:
-    return Seconds(total=comm.allreduce(stopwatch.total, MPI.MAX), **{
-        activity: comm.allreduce(seconds, MPI.MAX) for activity, seconds in stopwatch.seconds.items()
-    })
+    return Seconds(
+        total=comm.allreduce(stopwatch.total, MPI.MAX),
+        **{activity: comm.allreduce(seconds, MPI.MAX) for activity, seconds in stopwatch.seconds.items()},
+    )
 
 
 @dataclass(frozen=True)
@@ -81,17 +82,25 @@ class _Costs:
 
 
 def _costs(comm: MPI.Intracomm, stopwatch: Stopwatch, routes: Sequence[Route]) -> _Costs:
-    """Measure what truth and answers cost, and what this run's truth alone would have cost on the slowest rank."""
+    """Measure what truth and answers cost, and estimate how long physics alone had taken on the slowest rank.
+
+    The truth's cost is that of typical elements; those that fell back are the difficult ones.
+    """
     seconds = stopwatch.seconds
-    truth = sum(route.truth_elements for route in routes)
-    asked = sum(route.asked_elements for route in routes)
-    elements = sum(route.elements for route in routes)
     asking = seconds["gather"] + seconds["wait"] + seconds["gate"] + seconds["scatter"]
-    mine = np.array([seconds["truth"], truth, asking, asked])
+    mine = np.array(
+        [
+            sum(route.typical_seconds for route in routes),
+            sum(route.typical_elements for route in routes),
+            asking,
+            sum(route.asked_elements for route in routes),
+        ]
+    )
     total = np.zeros_like(mine)
     comm.Allreduce(mine, total)
     truth_per_element = _ratio(float(total[0]), float(total[1]))
     loop = stopwatch.total - seconds["setup"]
+    elements = sum(route.elements for route in routes)
     physics = loop - seconds["truth"] - asking + elements * truth_per_element
     return _Costs(
         truth_per_element=truth_per_element,

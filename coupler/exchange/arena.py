@@ -8,6 +8,7 @@ import errno
 import mmap
 import os
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,7 +44,9 @@ class SlotShape:
     @property
     def bytes(self) -> int:
         """Size of the slot, control lines included, a multiple of a cache line."""
-        return _CONTROL_LINES * _LINE + sum(_padded(8 * self.capacity * columns) for columns in (self.n_in, self.n_out, 1))
+        return _CONTROL_LINES * _LINE + sum(
+            _padded(8 * self.capacity * columns) for columns in (self.n_in, self.n_out, 1)
+        )
 
 
 @dataclass(frozen=True)
@@ -91,7 +94,9 @@ class Slot:
         arrays = []
         for columns in (shape.n_in, shape.n_out, 1):
             size = 8 * shape.capacity * columns
-            arrays.append(np.frombuffer(memory[place : place + size], dtype=np.float64).reshape(shape.capacity, columns))
+            arrays.append(
+                np.frombuffer(memory[place : place + size], dtype=np.float64).reshape(shape.capacity, columns)
+            )
             place += _padded(size)
         self.inputs, self.mean, self.score = arrays[0], arrays[1], arrays[2][:, 0]
 
@@ -163,9 +168,9 @@ class Arena:
 
         Collective: no.
         """
-        path = f"/proc/{address.pid}/fd/{address.descriptor}"
+        path = Path(f"/proc/{address.pid}/fd/{address.descriptor}")
         try:
-            if not os.readlink(path).startswith(f"/memfd:{_NAME} "):  # closed there, and the number given out again
+            if f"memfd:{_NAME}" not in str(path.readlink()):  # closed there, and the number given out again
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
             descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         except OSError as error:

@@ -66,7 +66,15 @@ def wait_for_change(word: NDArray[np.uint32], seen: int, timeout: float) -> bool
     if rest > 0:
         whole = int(rest)
         limit = _Timespec(whole, int((rest - whole) * 1e9))
-        _libc.syscall(_futex_number(), ctypes.c_void_p(word.ctypes.data), _FUTEX_WAIT, ctypes.c_uint32(seen), ctypes.byref(limit), None, 0)
+        _libc.syscall(
+            _futex_number(),
+            ctypes.c_void_p(word.ctypes.data),
+            _FUTEX_WAIT,
+            ctypes.c_uint32(seen),
+            ctypes.byref(limit),
+            None,
+            0,
+        )
     return bool(word[0] != seen)
 
 

@@ -53,7 +53,7 @@ class SharedTransport(Transport):
         """Wait until the answer's number is the question's; the deadline runs from the asking."""
         slot = self._slot
         reason = Reason.ACCEPTED
-        while slot.pending:
+        while (seen := int(slot.answer[0])) != int(slot.request[0]):
             left = deadline - (time.perf_counter() - self._asked)
             if left <= 0:
                 reason = Reason.TIMEOUT
@@ -61,7 +61,8 @@ class SharedTransport(Transport):
             if self._server.ended:
                 reason = Reason.SERVER_LOST
                 break
-            wait_for_change(slot.answer, int(slot.answer[0]), min(left, _LIVENESS_SECONDS))
+            if not wait_for_change(slot.answer, seen, min(left, _LIVENESS_SECONDS)):
+                ring(self._arena.bell)  # ranks count on the bell without a lock: the server may have slept through ours
         return Answer(reason, slot.mean[: self._count], slot.score[: self._count], float(slot.seconds[0]))
 
     @property

@@ -63,7 +63,9 @@ class RoundFolder:
         try:
             return RoundOutcome.model_validate_json(self._path(number).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise CouplerError(f"The outcome of training round {number} cannot be read from {self._path(number)}: {error}") from error
+            raise CouplerError(
+                f"The outcome of training round {number} cannot be read from {self._path(number)}: {error}"
+            ) from error
 
     def _path(self, number: int) -> Path:
         return self._folder / f"{self._operator}-round-{number:04d}.json"

@@ -114,7 +114,9 @@ def _start_server(plan: ServicePlan, arena: ArenaAddress) -> Any:
 
     options = _here(plan.device)
     actor = ray.remote(Server).options(max_concurrency=2, **options)
-    server = actor.remote(arena, plan.operators, plan.models, plan.device, plan.threads, tuple(sorted(plan.cores.services)))
+    server = actor.remote(
+        arena, plan.operators, plan.models, plan.device, plan.threads, tuple(sorted(plan.cores.services))
+    )
     _await_start(server.report.remote(), "server")
     return server
 

@@ -42,4 +42,6 @@ class TrainingActor:
         if outcome.candidate is not None and self._server is not None:
             ray.get(self._server.load.remote(operator, outcome.candidate.version))
         version = None if outcome.candidate is None else outcome.candidate.version
-        RoundFolder(task.models, task.operator).publish(number, RoundOutcome(candidate=version, sentence=outcome.sentence))
+        RoundFolder(task.models, task.operator).publish(
+            number, RoundOutcome(candidate=version, sentence=outcome.sentence)
+        )
