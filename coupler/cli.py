@@ -1,4 +1,4 @@
-"""The command line: ``coupler run``, ``check``, ``explain``, ``doctor``."""
+"""The command line: ``coupler run``, ``check``, ``explain``, ``doctor``, ``bench``."""
 
 import os
 import signal
@@ -18,6 +18,7 @@ from coupler.config import read_case
 from coupler.errors import CouplerError
 
 if TYPE_CHECKING:
+    from coupler.bench import Row
     from coupler.summary import Summary
 
 USER_MISTAKE = 2
@@ -96,6 +97,19 @@ def doctor(json: Annotated[bool, typer.Option("--json", help="print JSON")] = Fa
         raise typer.Exit(FAILED)
 
 
+@app.command()
+def bench(
+    names: Annotated[list[str] | None, typer.Argument(help="which benchmarks; all if left out")] = None,
+    json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="write the rows as JSON")] = None,
+) -> None:
+    """Run the benchmarks, side by side with their rivals."""
+    from coupler.bench import measure, write
+
+    rows = measure(names or [], _print_rows)
+    if json is not None:
+        write(rows, json)
+
+
 def main() -> None:
     """Run the command line: one sentence and exit code 2 for a user's mistake, an abort of all ranks for ours."""
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -138,6 +152,17 @@ def _abort(message: str) -> NoReturn:
         abort(message, FAILED)
     print(message, file=sys.stderr)
     sys.exit(FAILED)
+
+
+def _print_rows(name: str, rows: "list[Row]") -> None:
+    table = Table(title=name, box=None, pad_edge=False)
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    for column in columns:
+        table.add_column(column, justify="left" if column in ("case", "system") else "right")
+    for row in rows:
+        values = (row.get(column, "") for column in columns)
+        table.add_row(*(f"{value:.4g}" if isinstance(value, float) else escape(str(value)) for value in values))
+    _console.print(table)
 
 
 def _print_summary(summary: "Summary", folder: Path) -> None:

@@ -110,8 +110,8 @@ class LearningSection(Section):
 
     mode: Literal["asynchronous", "deterministic", "off"] = _key(
         "asynchronous",
-        "asynchronous: the run never waits for training; deterministic: a model takes over exactly `lag` steps after its "
-        "training began, on any number of ranks; off: no training",
+        "asynchronous: the run never waits for training; deterministic: a model takes over exactly `lag` steps after "
+        "its training began, on any number of ranks; off: no training",
     )
     lag: int = _key(
         20, "deterministic mode: steps from the start of a training to its model taking over", unit="steps", ge=2
@@ -142,23 +142,23 @@ class OutputSection(Section):
 class Case(Section):
     """A whole case, frozen; :func:`read_case` makes one from a file."""
 
-    run: RunSection = Field(RunSection(), description="how long to run, how to repeat it, what to write")
-    kernel: KernelSection = Field(KernelSection(), description="which simulation to run")
-    grid: GridSection = Field(GridSection(), description="the Cartesian grid")
-    operator: dict[str, OperatorSection] = Field({}, description="tolerance per operator, [operator.NAME]")
-    surrogate: SurrogateSection = Field(SurrogateSection(), description="the model that answers for the truth")
-    exchange: ExchangeSection = Field(ExchangeSection(), description="how elements reach the model")
-    controller: ControllerSection = Field(ControllerSection(), description="when an answer is taken")
-    learning: LearningSection = Field(LearningSection(), description="when models are trained")
-    ray: RaySection = Field(RaySection(), description="the Ray cluster")
-    output: OutputSection = Field(OutputSection(), description="pictures")
+    run: RunSection = Field(default=RunSection(), description="how long to run, how to repeat it, what to write")
+    kernel: KernelSection = Field(default=KernelSection(), description="which simulation to run")
+    grid: GridSection = Field(default=GridSection(), description="the Cartesian grid")
+    operator: dict[str, OperatorSection] = Field(default={}, description="tolerance per operator, [operator.NAME]")
+    surrogate: SurrogateSection = Field(default=SurrogateSection(), description="the model that answers for the truth")
+    exchange: ExchangeSection = Field(default=ExchangeSection(), description="how elements reach the model")
+    controller: ControllerSection = Field(default=ControllerSection(), description="when an answer is taken")
+    learning: LearningSection = Field(default=LearningSection(), description="when models are trained")
+    ray: RaySection = Field(default=RaySection(), description="the Ray cluster")
+    output: OutputSection = Field(default=OutputSection(), description="pictures")
 
     @model_validator(mode="after")
     def _samples_fit_the_buffer(self) -> "Case":
         if self.learning.first > self.learning.buffer:
             raise ValueError(
-                f"learning.first = {self.learning.first} samples never fit into learning.buffer = {self.learning.buffer}: "
-                "make the buffer larger"
+                f"learning.first = {self.learning.first} samples never fit into "
+                f"learning.buffer = {self.learning.buffer}: make the buffer larger"
             )
         return self
 

@@ -41,7 +41,7 @@ class Field:
             )
         if len(self.bounds) != 2 or not self.lower < self.upper:  # not: NaN is below nothing
             raise PluginError(
-                f'Field "{self.name}" has bounds {self.bounds}: give two, the first below the second, None for no bound.'
+                f'Field "{self.name}" has bounds {self.bounds}: give two, the first below the second, None for none.'
             )
 
     @property

@@ -129,7 +129,8 @@ def _xdmf(file: str, grid: Grid, fields: Sequence[Field], times: Sequence[float]
     nodes = " ".join(str(cells + 1) for cells in shape)
     stored = " ".join(str(cells) for cells in grid.shape)
     parts = [
-        '<?xml version="1.0"?>\n<Xdmf Version="3.0"><Domain><Grid Name="fields" GridType="Collection" CollectionType="Temporal">'
+        '<?xml version="1.0"?>\n<Xdmf Version="3.0"><Domain>',
+        '<Grid Name="fields" GridType="Collection" CollectionType="Temporal">',
     ]
     for index, time in enumerate(times):
         parts.append(f'<Grid Name="step"><Time Value="{time!r}"/>')
@@ -138,7 +139,8 @@ def _xdmf(file: str, grid: Grid, fields: Sequence[Field], times: Sequence[float]
         )
         parts.append('<DataItem Dimensions="3" Format="XML">0 0 0</DataItem>')
         parts.append(
-            f'<DataItem Dimensions="3" Format="XML">{" ".join(repr(float(step)) for step in spacing)}</DataItem></Geometry>'
+            f'<DataItem Dimensions="3" Format="XML">{" ".join(repr(float(step)) for step in spacing)}</DataItem>'
+            "</Geometry>"
         )
         for field in fields:
             parts.append(f'<Attribute Name={quoteattr(field.name)} AttributeType="Scalar" Center="Cell">')
@@ -152,8 +154,9 @@ def _xdmf(file: str, grid: Grid, fields: Sequence[Field], times: Sequence[float]
 def _hyperslab(file: str, name: str, index: int, count: int, grid: Grid, stored: str) -> str:
     rank = grid.ndim + 1
     start = " ".join(["0"] * grid.ndim)
+    whole = f'Dimensions="{count} {stored}" NumberType="Float" Precision="8"'
     return (
         f'<DataItem ItemType="HyperSlab" Dimensions="{stored}"><DataItem Dimensions="3 {rank}" Format="XML">'
         f"{index} {start} {' '.join(['1'] * rank)} 1 {stored}</DataItem>"
-        f'<DataItem Dimensions="{count} {stored}" NumberType="Float" Precision="8" Format="HDF">{file}:/{name}</DataItem></DataItem>'
+        f'<DataItem {whole} Format="HDF">{file}:/{name}</DataItem></DataItem>'
     )

@@ -28,9 +28,11 @@ RECORD = np.dtype(
         ("model_seconds", np.float64),
     ]
 )
-"""Columns of the ledger. ``reasons`` counts elements by :class:`coupler.records.Reason`; ``acceptable`` counts what the gate
-accepts, audited or not; ``loss`` is the audited capped loss of those in units of 2**-32; ``audit_rate`` is 0 where nothing
-was asked."""
+"""Columns of the ledger.
+
+``reasons`` counts elements by :class:`coupler.records.Reason`; ``acceptable`` counts what the gate accepts, audited or
+not; ``loss`` is the audited capped loss of those in units of 2**-32; ``audit_rate`` is 0 where nothing was asked.
+"""
 
 
 class LedgerFile:

@@ -52,7 +52,7 @@ class RunFolder:
         )
 
     def abandon(self) -> None:
-        """Take back a claim whose run never began: remove what :func:`claim` made, and the folder if it is empty then."""
+        """Take back a claim whose run never began: remove what was made for it, and the folder if it is empty then."""
         for file in (self.case, self.environment, self.ledger, self.metrics):
             file.unlink(missing_ok=True)
         for folder in (self.samples, self.models, self.path):

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Simulation:
-    """A case's kernel on its grid, ready to run. Everything a user can have got wrong is found here, before anything starts.
+    """A case's kernel on its grid, ready to run: what a user can have got wrong is found before anything starts.
 
     Parameters
     ----------
@@ -132,9 +132,10 @@ class Simulation:
 
     def __repr__(self) -> str:
         case = self.case
+        length = f"{case.run.steps} steps of {case.run.dt}"
         return "\n".join(
             [
-                f"Simulation of {type(self.kernel).__name__}: {case.run.steps} steps of {case.run.dt}, mode {case.controller.mode}",
+                f"Simulation of {type(self.kernel).__name__}: {length}, mode {case.controller.mode}",
                 f"├── {_indented(repr(self.grid))}",
                 *(f"├── {name}: {operator!r}" for name, operator in self.kernel.operators.items()),
                 f"└── surrogate {case.surrogate.name} on {case.surrogate.device}, learning {case.learning.mode}",

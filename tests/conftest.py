@@ -7,9 +7,10 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
@@ -24,6 +25,10 @@ OPEN_MPI = {
 }
 # What a process may need to end by itself once it was asked to.
 GRACE_SECONDS = 15.0
+# How often a condition is looked at.
+_LOOK_SECONDS = 0.05
+
+T = TypeVar("T")
 
 
 def pytest_report_header() -> str:
@@ -55,13 +60,69 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             pytest.skip("needs a CUDA device, and torch sees none")
 
 
+class Running:
+    """A command that runs; what it says goes to a file."""
+
+    def __init__(self, process: subprocess.Popen[bytes], command: Sequence[str], output: Path) -> None:
+        self._process, self._command, self._output = process, command, output
+
+    @property
+    def pid(self) -> int:
+        """Number of its first process."""
+        return self._process.pid
+
+    @property
+    def said(self) -> str:
+        """All it has said so far."""
+        return self._output.read_text(errors="replace")
+
+    def until(self, condition: Callable[[], T], *, within: float) -> T:
+        """Look until a condition gives something that counts as true, and give that.
+
+        Fails when the time is up or the command has ended. Nothing else in the tests waits for something to happen.
+        """
+        deadline = time.monotonic() + within
+        while not (found := condition()):
+            assert self._process.poll() is None, f"{self} ended before it came to that; it said:\n{self.said}"
+            assert time.monotonic() < deadline, f"{self} did not come to that in {within} s; it said:\n{self.said}"
+            _wait_for_end(self.pid, _LOOK_SECONDS)
+        return found
+
+    def end(self, timeout: float) -> subprocess.CompletedProcess[str]:
+        """Wait for the end and give the exit status with all it said in ``stdout``; fail when the time is up."""
+        _wait_for_end(self.pid, timeout)
+        assert self._process.poll() is not None, f"{self}\ndid not end within {timeout} s; it said:\n{self.said}"
+        return subprocess.CompletedProcess(self._command, self._process.wait(), stdout=self.said)
+
+    def __str__(self) -> str:
+        return " ".join(self._command)
+
+
 class Processes:
     """Everything one test starts, found again by a mark in its environment or by its session."""
 
-    def __init__(self, mark: str, folder: Path) -> None:
-        self.mark = f"{MARK}={mark}".encode()
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.sessions: set[int] = set()
+        self._mark = uuid.uuid4().hex
+
+    def start(self, command: Sequence[str], *, environment: Mapping[str, str] | None = None) -> Running:
+        """Start a command from this test's own folder, with variables on top of this process's own."""
+        # A file: a pipe stays open as long as any grandchild.
+        output = self.folder / f"output-{uuid.uuid4().hex[:8]}.txt"
+        path = os.pathsep.join((str(BIN), os.environ.get("PATH", os.defpath)))
+        with output.open("w") as stream:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+                cwd=self.folder,
+                env={**os.environ, **OPEN_MPI, MARK: self._mark, "PATH": path, **(environment or {})},
+                start_new_session=True,
+            )
+        self.sessions.add(process.pid)
+        return Running(process, command, output)
 
     def run(
         self, command: Sequence[str], *, timeout: float, environment: Mapping[str, str] | None = None
@@ -77,26 +138,12 @@ class Processes:
         environment : mapping, optional
             Variables on top of this process's own.
         """
-        said = self.folder / f"output-{uuid.uuid4().hex[:8]}.txt"  # a file: a pipe stays open as long as any grandchild
-        with said.open("w") as output:
-            process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                cwd=self.folder,
-                env={**os.environ, **(environment or {})},
-                start_new_session=True,
-            )
-        self.sessions.add(process.pid)
-        _wait_for_end(process.pid, timeout)
-        late = process.poll() is None
-        if late:
+        running = self.start(command, environment=environment)
+        try:
+            return running.end(timeout)
+        except AssertionError:
             self.kill()
-        process.wait()
-        output_text = said.read_text(errors="replace")
-        assert not late, f"{' '.join(command)}\ndid not end within {timeout} s; it said:\n{output_text}"
-        return subprocess.CompletedProcess(command, process.returncode, stdout=output_text)
+            raise
 
     def alive(self) -> dict[int, str]:
         """Give what still runs: command lines by process id."""
@@ -121,13 +168,24 @@ class Processes:
                     os.kill(pid, way)
             self.wait(seconds)
 
+    @contextmanager
+    def leaving_nothing(self) -> Iterator[None]:
+        """Fail if a process, a shared-memory entry or a folder of Ray is still there some seconds after the end."""
+        before = _places()
+        yield
+        left = self.wait(GRACE_SECONDS)
+        assert not left, f"still running: {left}"
+        abandoned = _abandoned(_places() - before)
+        assert not abandoned, f"left on this machine: {abandoned}"
+
     def _owns(self, process: Path) -> bool:
         try:
             state, _, _, session, *_ = (process / "stat").read_text().rpartition(")")[2].split()
             if state == "Z":
                 return False
             # Ray's agents overwrite their environment when they name themselves; their session tells.
-            return int(session) in self.sessions or self.mark in (process / "environ").read_bytes().split(b"\0")
+            mark = f"{MARK}={self._mark}".encode()
+            return int(session) in self.sessions or mark in (process / "environ").read_bytes().split(b"\0")
         except OSError:  # it ended while we looked, or belongs to somebody else
             return False
 
@@ -150,30 +208,36 @@ def _wait_for_end(pid: int, seconds: float) -> None:
         os.close(handle)
 
 
-def _shared_memory() -> set[Path]:
-    return {path for path in Path("/dev/shm").iterdir() if path.stat().st_uid == os.getuid()}
+def _places() -> set[Path]:
+    """Shared memory of this user, and the folders in which Ray works for a run."""
+    mine = {path for path in Path("/dev/shm").iterdir() if path.stat().st_uid == os.getuid()}
+    return mine | set(Path("/tmp").glob("coupler-ray-*"))
 
 
-def _abandoned(entries: set[Path]) -> list[str]:
-    """Those entries that no living process maps: other people's runs come and go in the same folder."""
-    maps = ""
+def _abandoned(places: set[Path]) -> list[str]:
+    """Those that no living process maps or names: other people's runs come and go in the same folders."""
+    users = ""
     for process in Path("/proc").iterdir():
         if process.name.isdigit():
             try:
-                maps += (process / "maps").read_text(errors="replace")
+                users += "".join((process / file).read_text(errors="replace") for file in ("maps", "cmdline"))
             except OSError:
                 continue
-    return sorted(str(path) for path in entries if str(path) not in maps)
+    return sorted(str(path) for path in places if str(path) not in users)
 
 
 @pytest.fixture
-def processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Processes]:
+def processes(tmp_path: Path) -> Iterator[Processes]:
     """Start processes, with the surroundings they need; whatever is left of them is ended after the test."""
-    mark = uuid.uuid4().hex
-    for name, value in {**OPEN_MPI, MARK: mark}.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("PATH", str(BIN), prepend=os.pathsep)
-    started = Processes(mark, tmp_path)
+    started = Processes(tmp_path)
+    yield started
+    started.kill()
+
+
+@pytest.fixture(scope="session")
+def lasting_processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Processes]:
+    """Give what ``processes`` is to one test to fixtures that serve several."""
+    started = Processes(tmp_path_factory.mktemp("lasting"))
     yield started
     started.kill()
 
@@ -182,14 +246,20 @@ class MpiRun:
     """Call it as ``mpirun(ranks, *arguments)``: ``mpirun -n ranks python *arguments``, in this test's own folder."""
 
     def __init__(self, processes: Processes) -> None:
-        self._processes = processes
+        self.processes = processes
 
     def __call__(
         self, ranks: int, *arguments: str, timeout: float = 120.0, environment: Mapping[str, str] | None = None
     ) -> subprocess.CompletedProcess[str]:
         """Run Python on so many ranks and give the exit status with all they said in ``stdout``."""
-        command = [str(BIN / "mpirun"), "--oversubscribe", "-n", str(ranks), sys.executable, *arguments]
-        return self._processes.run(command, timeout=timeout, environment=environment)
+        return self.processes.run(self._command(ranks, arguments), timeout=timeout, environment=environment)
+
+    def start(self, ranks: int, *arguments: str, environment: Mapping[str, str] | None = None) -> Running:
+        """Start Python on so many ranks, for tests that do something to them meanwhile."""
+        return self.processes.start(self._command(ranks, arguments), environment=environment)
+
+    def _command(self, ranks: int, arguments: Sequence[str]) -> list[str]:
+        return [str(BIN / "mpirun"), "--oversubscribe", "-n", str(ranks), sys.executable, *arguments]
 
 
 @pytest.fixture
@@ -198,12 +268,14 @@ def mpirun(processes: Processes) -> MpiRun:
     return MpiRun(processes)
 
 
+@pytest.fixture(scope="session")
+def lasting_mpirun(lasting_processes: Processes) -> MpiRun:
+    """Give what ``mpirun`` is to one test to fixtures that serve several."""
+    return MpiRun(lasting_processes)
+
+
 @pytest.fixture
 def nothing_left_behind(processes: Processes) -> Iterator[None]:
-    """Fail the test if a process or a shared-memory entry of it is still there some seconds after its end."""
-    before = _shared_memory()
-    yield
-    left = processes.wait(GRACE_SECONDS)
-    assert not left, f"still running: {left}"
-    abandoned = _abandoned(_shared_memory() - before)
-    assert not abandoned, f"left in shared memory: {abandoned}"
+    """Fail the test if anything of it is still there some seconds after its end; see ``leaving_nothing``."""
+    with processes.leaving_nothing():
+        yield

@@ -108,7 +108,7 @@ class Route:
         self._model_seconds = 0.0
 
     def inputs(self, count: int) -> Floats:
-        """Give an array (count, n_in) to gather into: the transport's own memory where it fits, so nothing is copied."""
+        """Give an array (count, n_in) to gather into: the transport's own memory where that is possible."""
         if self.transport is None or self.transport.busy or count > self.transport.capacity:
             return np.empty((count, len(self.operator.signature.inputs)))
         return self.transport.inputs(count)

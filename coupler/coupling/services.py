@@ -54,8 +54,8 @@ class NodeServices:
     def __init__(self, case: Case, nodes: Nodes, routes: Mapping[str, Route], elements: int, models: Path) -> None:
         if nodes.count > 1 and not (case.ray.address or os.environ.get("RAY_ADDRESS")):
             raise ConfigError(
-                f"The ranks are on {nodes.count} nodes, and an embedded Ray lives on one: start a cluster over all of them and "
-                "set ray.address or RAY_ADDRESS, or use --set controller.mode=physics."
+                f"The ranks are on {nodes.count} nodes, and an embedded Ray lives on one: start a cluster over all of "
+                "them and set ray.address or RAY_ADDRESS, or use --set controller.mode=physics."
             )
         self._nodes, self._routes = nodes, list(routes.values())
         self._registry = Registry(models)

@@ -92,7 +92,10 @@ class Session:
             failed = started.enter_context(ExitStack())
             if self._nodes.first:
                 failed.callback(self.folder.abandon)
-            self._services, self._learners = self._start_services(started) if plan.controller.asks else (None, [])
+            self._services: NodeServices | None = None
+            self._learners: list[Learner] = []
+            if plan.controller.asks:
+                self._services, self._learners = self._start_services(started)
             self._journal = Journal(self.folder, self._nodes, tuple(plan.operators))
             started.callback(self._journal.close)
             self._reduction = StepReduction(self._nodes.job, Counts.LENGTH * len(self.routes))
@@ -140,7 +143,7 @@ class Session:
         return summary
 
     def results(self) -> Results:
-        """What the session knows of itself for the summary; the loop adds what it knows."""
+        """Give what the session knows of itself for the summary; the loop adds what it knows."""
         return Results(
             steps=self._step, models=self._models, retrainings=sum(learner.rounds for learner in self._learners)
         )

@@ -152,8 +152,8 @@ class Arena:
         except OSError as error:
             os.close(descriptor)
             raise CouplerError(
-                f"The node has no {layout.bytes / 2**20:.0f} MiB of shared memory left for the arena ({error.strerror}). "
-                "Use a smaller exchange.slot_elements or fewer ranks per node."
+                f"The node has no {layout.bytes / 2**20:.0f} MiB of shared memory left for the arena "
+                f"({error.strerror}). Use a smaller exchange.slot_elements or fewer ranks per node."
             ) from error
         return cls(layout, descriptor, os.getpid())
 

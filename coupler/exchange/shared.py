@@ -40,7 +40,7 @@ class SharedTransport(Transport):
         return self._slot.inputs[:count]
 
     def ask(self, count: int, dt: float, version: int) -> None:
-        """Number the question and ring; a question still unanswered from before is abandoned by its number."""
+        """Send the question: number it and ring. An older one still unanswered is abandoned by its number."""
         slot = self._slot
         self._count = count
         slot.count[0], slot.version[0], slot.dt[0] = count, version, dt

@@ -66,8 +66,9 @@ class Cluster:
         except (ConnectionError, RuntimeError, ValueError) as error:
             first = str(error).strip().splitlines()[0]
             raise ConfigError(
-                f"The Ray cluster at {address} does not answer: {first} Start it, or leave out ray.address and RAY_ADDRESS "
-                "and one is started for the run; a cluster with tokens needs RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH."
+                f"The Ray cluster at {address} does not answer: {first} Start it, or leave out ray.address and "
+                "RAY_ADDRESS and one is started for the run; a cluster with tokens needs RAY_AUTH_MODE=token and "
+                "RAY_AUTH_TOKEN_PATH."
             ) from error
 
     def _start_embedded(self) -> None:

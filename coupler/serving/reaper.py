@@ -44,7 +44,7 @@ class Reaper:
 
 
 def session_processes(folder: Path, spared: int) -> list[int]:
-    """Processes of a session: those that name its folder on their command line or hold a file in it open.
+    """Find the processes of a session: those that name its folder on their command line or hold a file in it open.
 
     Parameters
     ----------
@@ -55,18 +55,15 @@ def session_processes(folder: Path, spared: int) -> list[int]:
     """
     needle = str(folder)
     mine = (os.getpid(), spared)
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and int(entry.name) not in mine and _belongs(entry, needle):
-            found.append(int(entry.name))
-    return found
+    processes = (entry for entry in Path("/proc").iterdir() if entry.name.isdigit() and int(entry.name) not in mine)
+    return [int(entry.name) for entry in processes if _belongs(entry, needle)]
 
 
 def _belongs(process: Path, needle: str) -> bool:
     try:
         if needle in (process / "cmdline").read_text(errors="replace"):
             return True
-        return any(os.readlink(link).startswith(needle) for link in (process / "fd").iterdir())
+        return any(str(link.readlink()).startswith(needle) for link in (process / "fd").iterdir())
     except OSError:  # it ended while we looked, or it is another user's
         return False
 

@@ -113,8 +113,8 @@ def _start_server(plan: ServicePlan, arena: ArenaAddress) -> Any:
     import ray
 
     options = _here(plan.device)
-    actor = ray.remote(Server).options(max_concurrency=2, **options)
-    server = actor.remote(
+    actor: Any = ray.remote(Server)
+    server = actor.options(max_concurrency=2, **options).remote(
         arena, plan.operators, plan.models, plan.device, plan.threads, tuple(sorted(plan.cores.services))
     )
     _await_start(server.report.remote(), "server")
@@ -126,8 +126,8 @@ def _start_trainer(plan: ServicePlan, server: Any) -> Any:
 
     from coupler.serving.training import TrainingActor
 
-    actor = ray.remote(TrainingActor).options(**_here("cpu"))
-    return actor.remote(server, tuple(sorted(plan.cores.services)), plan.threads)
+    actor: Any = ray.remote(TrainingActor)
+    return actor.options(**_here("cpu")).remote(server, tuple(sorted(plan.cores.services)), plan.threads)
 
 
 def _here(device: str) -> dict[str, Any]:
@@ -136,7 +136,7 @@ def _here(device: str) -> dict[str, Any]:
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     node = ray.get_runtime_context().get_node_id()
-    gpus = 0 if device == "cpu" else min(1.0, ray.cluster_resources().get("GPU", 0.0))
+    gpus = 0 if device == "cpu" else min(1.0, ray.cluster_resources().get("GPU", 0.0))  # type: ignore[no-untyped-call]
     return {
         "num_cpus": 0,
         "num_gpus": gpus,
@@ -151,8 +151,8 @@ def _await_start(reply: Any, who: str) -> None:
         ray.get(reply, timeout=_START_SECONDS)
     except ray.exceptions.GetTimeoutError:
         raise CouplerError(
-            f"The {who} did not start within {_START_SECONDS:.0f} s: the node is overloaded or its file system is slow. "
-            "Try `coupler doctor`."
+            f"The {who} did not start within {_START_SECONDS:.0f} s: the node is overloaded or its file system is "
+            "slow. Try `coupler doctor`."
         ) from None
     except ray.exceptions.RayError as error:
         said = str(error).strip().splitlines()[-1]

@@ -2,10 +2,10 @@
 
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import ray
 import torch
-from ray.actor import ActorHandle
 
 from coupler.learning.rounds import RoundFolder, RoundOutcome
 from coupler.learning.trainer import TrainingTask, train
@@ -19,7 +19,7 @@ class TrainingActor:
 
     Parameters
     ----------
-    server : actor handle or None
+    server : Ray actor handle or None
         The server to load candidates; None if ranks load them themselves.
     cores : tuple of int
         Where to run.
@@ -27,7 +27,7 @@ class TrainingActor:
         Torch threads.
     """
 
-    def __init__(self, server: ActorHandle | None, cores: Sequence[int], threads: int) -> None:
+    def __init__(self, server: Any, cores: Sequence[int], threads: int) -> None:
         os.sched_setaffinity(0, cores)
         os.nice(_NICENESS)
         torch.set_num_threads(threads)

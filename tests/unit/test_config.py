@@ -227,7 +227,9 @@ def test_two_cases_share_no_parameters() -> None:
     assert Case().kernel.params == {}
 
 
-def test_files_of_plug_ins_are_relative_to_the_folder_of_the_case(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_of_plug_ins_are_relative_to_the_folder_of_the_case(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (folder / "cases").mkdir()
     monkeypatch.chdir(folder)
 

@@ -1,0 +1,122 @@
+"""Whole runs of the command line, under mpirun, in processes of their own; and what is read from their folders."""
+
+import itertools
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from coupler.ledger import read_ledger
+from coupler.records import Reason
+from coupler.summary import Summary, read_summary
+
+if TYPE_CHECKING:
+    from tests.conftest import MpiRun, Running
+
+HERE = Path(__file__).parent
+LONGEST_SECONDS = 120.0
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """A run folder, during the run or after it."""
+
+    path: Path
+
+    @cached_property
+    def summary(self) -> Summary:
+        return read_summary(self.path / "summary.json")
+
+    @cached_property
+    def ledger(self) -> NDArray[np.void]:
+        return read_ledger(self.path / "ledger.h5")
+
+    @property
+    def metrics(self) -> list[dict[str, Any]]:
+        """The lines that are complete."""
+        file = self.path / "metrics.jsonl"
+        lines = file.read_text().splitlines(keepends=True) if file.exists() else []
+        return [json.loads(line) for line in lines if line.endswith("\n")]
+
+    def reasons(self, *, after: int = 0, operator: int = 0) -> dict[Reason, int]:
+        """Elements of an operator by reason in the steps after one, those that occurred."""
+        rows = self.ledger[(self.ledger["step"] > after) & (self.ledger["operator"] == operator)]
+        totals = rows["reasons"].sum(axis=0)
+        return {reason: int(totals[reason]) for reason in Reason if totals[reason]}
+
+    def bytes(self) -> dict[str, bytes]:
+        """Every file in the folder."""
+        return {str(file.relative_to(self.path)): file.read_bytes() for file in self.path.rglob("*") if file.is_file()}
+
+
+@dataclass(frozen=True)
+class Started:
+    """A run that goes on."""
+
+    running: "Running"
+    files: RunFiles
+
+    def until_a_model_answers(self) -> None:
+        self.until(lambda last: last["version"] > 0)
+
+    def until(self, condition: Callable[[dict[str, Any]], bool]) -> None:
+        """Wait until the last line of the metrics fulfils a condition."""
+        self.running.until(lambda: any(map(condition, self.files.metrics[-1:])), within=LONGEST_SECONDS)
+
+
+def arguments(case: str, out: Path | str, settings: tuple[str, ...]) -> list[str]:
+    """What to type after ``python`` to run one of the cases beside this file."""
+    overrides = [word for setting in settings for word in ("--set", setting)]
+    return ["-m", "coupler", "run", str(HERE / case), *overrides, "--out", str(out)]
+
+
+class Couple:
+    """Call it as ``couple(case, ranks, *settings)``: a run that ends well and leaves nothing behind.
+
+    Asked for the same run again, it gives the one that was made, so that tests share what they look at.
+    """
+
+    def __init__(self, mpirun: "MpiRun") -> None:
+        self._mpirun = mpirun
+        self._made: dict[tuple[str, int, tuple[str, ...]], RunFiles] = {}
+        self._numbers = itertools.count()
+
+    def __call__(self, case: str, ranks: int, *settings: str) -> RunFiles:
+        key = (case, ranks, settings)
+        if key not in self._made:
+            folder = self._mpirun.processes.folder / f"run-{next(self._numbers):02d}"
+            with self._mpirun.processes.leaving_nothing():
+                finished = self._mpirun(ranks, *arguments(case, folder, settings), timeout=LONGEST_SECONDS)
+            assert finished.returncode == 0, finished.stdout
+            self._made[key] = RunFiles(folder)
+        return self._made[key]
+
+
+class Start:
+    """Call it as ``start(case, ranks, *settings)``: a run that a test does something to."""
+
+    def __init__(self, mpirun: "MpiRun") -> None:
+        self._mpirun = mpirun
+
+    def __call__(self, case: str, ranks: int, *settings: str) -> Started:
+        folder = self._mpirun.processes.folder / "run"
+        running = self._mpirun.start(ranks, *arguments(case, folder, settings))
+        return Started(running, RunFiles(folder))
+
+
+@pytest.fixture(scope="session")
+def couple(lasting_mpirun: "MpiRun") -> Couple:
+    """Give a function that makes a run once; see :class:`Couple`."""
+    return Couple(lasting_mpirun)
+
+
+@pytest.fixture
+def start(mpirun: "MpiRun", nothing_left_behind: None) -> Start:
+    """Give a function that starts a run, of which nothing may be left after the test; see :class:`Start`."""
+    return Start(mpirun)

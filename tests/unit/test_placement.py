@@ -1,0 +1,55 @@
+"""Placement: server and trainer get the cores that no rank is bound to."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from coupler.serving.placement import plan
+
+
+def _cores(*numbers: int) -> frozenset[int]:
+    return frozenset(numbers)
+
+
+FOUR = _cores(0, 1, 2, 3)
+
+
+@pytest.mark.parametrize(
+    ("ranks", "services"),
+    [
+        ([_cores(0), _cores(1)], _cores(2, 3)),
+        ([_cores(0, 1), _cores(2)], _cores(3)),
+        ([_cores(0), FOUR], _cores(1, 2, 3)),  # a rank that may use every core is not bound
+        ([FOUR, FOUR], FOUR),
+        ([_cores(0), _cores(1), _cores(2), _cores(3)], FOUR),  # none is left: all are shared
+        ([], FOUR),
+    ],
+)
+def test_services_get_the_cores_no_rank_is_bound_to(ranks: list[frozenset[int]], services: frozenset[int]) -> None:
+    assert plan(ranks, FOUR).services == services
+
+
+@pytest.mark.parametrize(("count", "oversubscribed"), [(1, False), (3, False), (4, True), (9, True)])
+def test_a_node_is_oversubscribed_once_ranks_and_server_are_more_than_the_cores(
+    count: int, oversubscribed: bool
+) -> None:
+    assert plan([FOUR] * count, FOUR).oversubscribed is oversubscribed
+
+
+sets = st.frozensets(st.integers(0, 7), min_size=1)
+
+
+@given(cores=sets, chosen=st.lists(sets, max_size=4))
+def test_ranks_stay_where_they_are_and_services_always_have_a_core_of_the_job(
+    cores: frozenset[int], chosen: list[frozenset[int]]
+) -> None:
+    ranks = [mine & cores or cores for mine in chosen]
+
+    places = plan(ranks, cores)
+
+    assert places.ranks == tuple(ranks)
+    assert places.cores == cores
+    assert places.services
+    assert places.services <= cores
+    bound = frozenset().union(*(mine for mine in ranks if mine != cores))
+    assert places.services == cores or not places.services & bound
