@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 USER_MISTAKE = 2
 FAILED = 1
+# Where launchers tell the processes they start which of them they are.
+_RANKS = ("OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK")
 
 app = typer.Typer(
     add_completion=False,
@@ -114,6 +116,7 @@ def main() -> None:
     """Run the command line: one sentence and exit code 2 for a user's mistake, an abort of all ranks for ours."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
+    _keep_to_itself()
     try:
         app()
     except CouplerError as error:
@@ -140,8 +143,14 @@ def _share_the_node() -> None:
     os.environ.setdefault("OMPI_MCA_mpi_yield_when_idle", "1")
 
 
+def _keep_to_itself() -> None:
+    """Without a launcher, Open MPI leaves 16 MiB in /dev/shm behind (open-mpi/ompi#13261): one process needs none."""
+    if not any(name in os.environ for name in _RANKS):
+        os.environ.setdefault("OMPI_MCA_btl", "self")
+
+
 def _first_rank() -> bool:
-    return os.environ.get("OMPI_COMM_WORLD_RANK", os.environ.get("PMI_RANK", "0")) == "0"
+    return next((os.environ[name] for name in _RANKS if name in os.environ), "0") == "0"
 
 
 def _abort(message: str) -> NoReturn:

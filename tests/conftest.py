@@ -2,13 +2,14 @@
 
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -23,12 +24,20 @@ OPEN_MPI = {
     "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
     "OMPI_MCA_mpi_yield_when_idle": "1",
 }
+# Open MPI's shared memory gets a folder of its own per test here, so that one run's is not taken for another's.
+SHARED_MEMORY = Path("/dev/shm")
+OPEN_MPI_TRANSPORTS = "OMPI_MCA_btl"
+OPEN_MPI_FOLDER = "OMPI_MCA_btl_sm_backing_directory"
 # What a process may need to end by itself once it was asked to.
 GRACE_SECONDS = 15.0
 # How often a condition is looked at.
 _LOOK_SECONDS = 0.05
 
 T = TypeVar("T")
+
+if "OMPI_COMM_WORLD_RANK" not in os.environ:
+    # In a process that mpirun did not start, Open MPI leaves its shared memory behind; this one never needs any.
+    os.environ[OPEN_MPI_TRANSPORTS] = "self"
 
 
 def pytest_report_header() -> str:
@@ -105,12 +114,16 @@ class Processes:
         self.folder = folder
         self.sessions: set[int] = set()
         self._mark = uuid.uuid4().hex
+        self._shared_memory = SHARED_MEMORY / f"coupler-test-{self._mark}"
+        self._shared_memory.mkdir(mode=0o700)
 
     def start(self, command: Sequence[str], *, environment: Mapping[str, str] | None = None) -> Running:
         """Start a command from this test's own folder, with variables on top of this process's own."""
         # A file: a pipe stays open as long as any grandchild.
         output = self.folder / f"output-{uuid.uuid4().hex[:8]}.txt"
-        path = os.pathsep.join((str(BIN), os.environ.get("PATH", os.defpath)))
+        surroundings = {name: value for name, value in os.environ.items() if name != OPEN_MPI_TRANSPORTS} | OPEN_MPI
+        surroundings |= {MARK: self._mark, OPEN_MPI_FOLDER: str(self._shared_memory)}
+        surroundings["PATH"] = os.pathsep.join((str(BIN), os.environ.get("PATH", os.defpath)))
         with output.open("w") as stream:
             process = subprocess.Popen(
                 command,
@@ -118,7 +131,7 @@ class Processes:
                 stdout=stream,
                 stderr=subprocess.STDOUT,
                 cwd=self.folder,
-                env={**os.environ, **OPEN_MPI, MARK: self._mark, "PATH": path, **(environment or {})},
+                env={**surroundings, **(environment or {})},
                 start_new_session=True,
             )
         self.sessions.add(process.pid)
@@ -175,8 +188,13 @@ class Processes:
         yield
         left = self.wait(GRACE_SECONDS)
         assert not left, f"still running: {left}"
-        abandoned = _abandoned(_places() - before)
+        abandoned = [*_abandoned(_places() - before), *map(str, self._shared_memory.iterdir())]
         assert not abandoned, f"left on this machine: {abandoned}"
+
+    def close(self) -> None:
+        """End whatever is left and remove what it may have left."""
+        self.kill()
+        shutil.rmtree(self._shared_memory)
 
     def _owns(self, process: Path) -> bool:
         try:
@@ -209,9 +227,16 @@ def _wait_for_end(pid: int, seconds: float) -> None:
 
 
 def _places() -> set[Path]:
-    """Shared memory of this user, and the folders in which Ray works for a run."""
-    mine = {path for path in Path("/dev/shm").iterdir() if path.stat().st_uid == os.getuid()}
-    return mine | set(Path("/tmp").glob("coupler-ray-*"))
+    """Shared memory of this user that is not Open MPI's, and the folders in which Ray works for a run."""
+    theirs = {*SHARED_MEMORY.glob("sm_segment.*"), *SHARED_MEMORY.glob("coupler-test-*")}
+    return {*filter(_is_mine, SHARED_MEMORY.iterdir()), *Path("/tmp").glob("coupler-ray-*")} - theirs
+
+
+def _is_mine(path: Path) -> bool:
+    try:
+        return path.stat().st_uid == os.getuid()
+    except FileNotFoundError:  # gone while we looked
+        return False
 
 
 def _abandoned(places: set[Path]) -> list[str]:
@@ -229,17 +254,15 @@ def _abandoned(places: set[Path]) -> list[str]:
 @pytest.fixture
 def processes(tmp_path: Path) -> Iterator[Processes]:
     """Start processes, with the surroundings they need; whatever is left of them is ended after the test."""
-    started = Processes(tmp_path)
-    yield started
-    started.kill()
+    with closing(Processes(tmp_path)) as started:
+        yield started
 
 
 @pytest.fixture(scope="session")
 def lasting_processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Processes]:
     """Give what ``processes`` is to one test to fixtures that serve several."""
-    started = Processes(tmp_path_factory.mktemp("lasting"))
-    yield started
-    started.kill()
+    with closing(Processes(tmp_path_factory.mktemp("lasting"))) as started:
+        yield started
 
 
 class MpiRun:

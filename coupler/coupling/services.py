@@ -22,7 +22,7 @@ from coupler.exchange import (
     Transport,
 )
 from coupler.learning.registry import ModelCard, Registry
-from coupler.serving.placement import plan
+from coupler.serving.placement import all_cores, plan
 from coupler.serving.predictor import Predictor, choose_device
 from coupler.serving.service import Service, ServicePlan
 
@@ -71,6 +71,9 @@ class NodeServices:
     def _start(self, case: Case, names: tuple[str, ...], elements: int, models: Path) -> None:
         shapes = [_slot_shape(index, route, elements) for index, route in enumerate(self._routes)]
         address = None if case.exchange.transport == "inprocess" else self._make_arena(shapes)
+        bound = self._nodes.core_sets()
+        with all_cores() as reachable:
+            cores = plan(bound, reachable)
         service_plan = ServicePlan(
             address=case.ray.address,
             arena=address,
@@ -78,7 +81,7 @@ class NodeServices:
             models=str(models),
             device=case.surrogate.device,
             threads=case.surrogate.threads,
-            cores=plan(self._nodes.core_sets(), frozenset(range(os.cpu_count() or 1))),
+            cores=cores,
         )
         nodes = self._nodes
         self.service = together(nodes.job, lambda: Service(service_plan) if nodes.leads else None)

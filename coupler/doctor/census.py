@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from coupler.doctor.cgroup import cpu_quota
+from coupler.serving.placement import all_cores
 
 T = TypeVar("T")
 
@@ -124,25 +125,16 @@ def _mpi_failure() -> str:
 
 def _this_rank() -> Rank:
     bound = frozenset(os.sched_getaffinity(0))
+    with all_cores() as reachable:
+        pass
     threads = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
     return Rank(
         host=platform.node(),
         bound=bound,
-        reachable=_reachable(bound),
+        reachable=reachable,
         quota=cpu_quota(),
         threads=int(threads) if threads.isdigit() else None,
     )
-
-
-def _reachable(bound: frozenset[int]) -> frozenset[int]:
-    """Ask for all cores for a moment: the system gives those that the job's control group has."""
-    try:
-        os.sched_setaffinity(0, range(os.cpu_count() or 1))
-        reachable = frozenset(os.sched_getaffinity(0))
-        os.sched_setaffinity(0, bound)
-    except OSError:  # forbidden by a sandbox
-        return bound
-    return reachable
 
 
 def _last_line(text: str) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import coupler
 from coupler.errors import ConfigError
+from coupler.serving.placement import all_cores
 from coupler.serving.reaper import Reaper
 
 # Processes started from a rank inherit these and would try to join its MPI job.
@@ -79,12 +80,12 @@ class Cluster:
         token.write_text(secrets.token_hex(32))
         # The driver reads these at every later call, so they stay until close.
         os.environ.update(zip(_AUTH, ("token", str(token)), strict=True))
-        with _environment(_EMBEDDED), _all_cores():
+        with _environment(_EMBEDDED), all_cores() as cores:
             import ray
 
             ray.init(
                 address="local",
-                num_cpus=os.cpu_count(),
+                num_cpus=len(cores),
                 include_dashboard=False,
                 log_to_driver=False,
                 configure_logging=False,
@@ -143,14 +144,3 @@ def _environment(extra: Mapping[str, str]) -> Iterator[None]:
     finally:
         os.environ.clear()
         os.environ.update(before)
-
-
-@contextmanager
-def _all_cores() -> Iterator[None]:
-    """Lift the rank's own binding for a moment: what Ray starts must not inherit one core."""
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, range(os.cpu_count() or 1))
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, before)

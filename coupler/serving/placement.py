@@ -1,6 +1,8 @@
 """Cores of a node: which are left for the server and the trainer once the ranks have theirs."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 
@@ -42,3 +44,20 @@ def plan(ranks: Sequence[frozenset[int]], cores: frozenset[int]) -> CoreMap:
     """
     bound = frozenset().union(*(mine for mine in ranks if mine != cores))
     return CoreMap(ranks=tuple(ranks), services=(cores - bound) or cores, cores=cores)
+
+
+@contextmanager
+def all_cores() -> Iterator[frozenset[int]]:
+    """Lift this process's own binding for a moment, and say which cores the job may use at all.
+
+    What is started inside does not inherit the one core of a bound rank. Where a sandbox forbids it, nothing changes.
+
+    Collective: no.
+    """
+    before = os.sched_getaffinity(0)
+    with suppress(OSError):
+        os.sched_setaffinity(0, range(os.cpu_count() or 1))  # the system keeps those of the job's control group
+    try:
+        yield frozenset(os.sched_getaffinity(0))
+    finally:
+        os.sched_setaffinity(0, before)

@@ -1,4 +1,4 @@
-"""Physics alone: the same bits on any number of ranks, by any door, and with a surrogate whose answers are all refused."""
+"""Physics alone: the same bits on any number of ranks, by any door, and with every answer of a surrogate refused."""
 
 import hashlib
 from pathlib import Path
@@ -80,9 +80,7 @@ def test_a_run_of_no_steps_ends_with_the_start(couple: "Couple") -> None:
 
 
 def test_a_rank_may_own_a_single_cell(couple: "Couple") -> None:
-    alone, spread = (
-        couple("heat.toml", ranks, "grid.shape=[2,2]", "run.steps=5", PHYSICS).summary for ranks in (1, 4)
-    )
+    alone, spread = (couple("heat.toml", ranks, "grid.shape=[2,2]", "run.steps=5", PHYSICS).summary for ranks in (1, 4))
 
     assert spread.state_sha256 == alone.state_sha256
     assert spread.elements == 5 * 4

@@ -5,6 +5,7 @@ import resource
 import stat
 import sys
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,11 +55,11 @@ def _answered(slot: Slot) -> list[NDArray[Any]]:
 def test_nothing_overlaps_and_everything_is_inside(layout: ArenaLayout) -> None:
     arena = Arena.create(layout)
 
-    arrays = [arena.bell, arena.stop, arena.server_pid]
+    arrays: list[NDArray[Any]] = [arena.bell, arena.stop, arena.server_pid]
     for slot in arena.slots:
         arrays += [*_asked(slot), *_answered(slot), slot.inputs, slot.mean, slot.score]
     places = sorted((_place(array) for array in arrays), key=lambda place: place.start)
-    assert all(before.stop <= after.start for before, after in zip(places, places[1:], strict=False))
+    assert all(before.stop <= after.start for before, after in pairwise(places))
     start = _place(arena.bell).start
     assert places[0].start == start
     assert places[-1].stop <= start + layout.bytes == start + os.fstat(arena.address.descriptor).st_size
@@ -70,7 +71,7 @@ def test_nothing_overlaps_and_everything_is_inside(layout: ArenaLayout) -> None:
 def test_what_different_processes_write_never_shares_a_cache_line(layout: ArenaLayout) -> None:
     arena = Arena.create(layout)
 
-    groups = [[arena.bell], [arena.stop], [arena.server_pid]]
+    groups: list[list[NDArray[Any]]] = [[arena.bell], [arena.stop], [arena.server_pid]]
     for slot in arena.slots:
         groups += [_asked(slot), _answered(slot), [slot.inputs], [slot.mean, slot.score]]
     lines = [{byte // CACHE_LINE for array in group for byte in _place(array)} for group in groups]
@@ -115,16 +116,13 @@ def test_a_slot_is_pending_until_the_numbers_are_the_same(arena: Arena) -> None:
 
 
 def test_only_its_user_may_open_the_segment_and_it_has_no_name(arena: Arena) -> None:
-    before = set(os.listdir("/dev/shm"))
+    status = Path(f"/proc/self/fd/{arena.address.descriptor}").stat()
 
-    other = Arena.create(LAYOUT)
-
-    status = os.stat(f"/proc/self/fd/{other.address.descriptor}")
     assert stat.S_IMODE(status.st_mode) == 0o600
+    assert status.st_uid == os.getuid()
     assert status.st_nlink == 0
-    assert set(os.listdir("/dev/shm")) <= before
-    assert not os.get_inheritable(other.address.descriptor)
-    other.close()
+    assert status.st_dev != Path("/dev/shm").stat().st_dev
+    assert not os.get_inheritable(arena.address.descriptor)
 
 
 ATTACH = """
@@ -195,7 +193,7 @@ def test_a_node_without_room_is_a_sentence() -> None:
 
 def test_arenas_that_are_gone_give_their_memory_and_descriptors_back() -> None:
     def held() -> tuple[int, int]:
-        return len(os.listdir("/proc/self/fd")), Path("/proc/self/maps").read_text().count("coupler-arena")
+        return len(list(Path("/proc/self/fd").iterdir())), Path("/proc/self/maps").read_text().count("coupler-arena")
 
     before = held()
 

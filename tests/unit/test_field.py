@@ -76,8 +76,8 @@ def test_a_state_maps_names_to_fields_in_their_order() -> None:
 def test_a_field_that_is_not_there_is_named_with_the_nearest() -> None:
     state = State((Field("temperature"), V), (4,), 1)
 
-    with pytest.raises(FieldMismatch, match='no field "temprature" in this state. Did you mean "temperature"'):
-        state["temprature"]
+    with pytest.raises(FieldMismatch, match=r'no field "temperatures" in this state\. Did you mean "temperature"'):
+        state["temperatures"]
 
 
 def test_a_name_that_is_given_twice_is_refused() -> None:

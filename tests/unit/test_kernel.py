@@ -21,8 +21,8 @@ def _shift(inputs: Floats, dt: float) -> Floats:
     return inputs + dt
 
 
-def _operator(*names: str, **changes: Any) -> Operator:
-    return Operator(_shift, **({"inputs": names, "outputs": names, "atol": 1e-6, "rtol": 0.0} | changes))
+def _operator(*names: str) -> Operator:
+    return Operator(_shift, inputs=names, outputs=names, atol=1e-6, rtol=0.0)
 
 
 class Base(Kernel):

@@ -74,8 +74,8 @@ def test_a_ledger_is_readable_from_outside_between_two_calls(path: Path, process
     ledger = LedgerFile(path, ("reaction",))
     ledger.append(_rows(3))
 
-    code = f"from coupler.ledger import read_ledger; from pathlib import Path; print(len(read_ledger(Path({str(path)!r}))))"
-    assert processes.run([sys.executable, "-c", code], timeout=60).stdout.split() == ["3"]
+    code = "import sys; from coupler.ledger import read_ledger; print(len(read_ledger(sys.argv[1])))"
+    assert processes.run([sys.executable, "-c", code, str(path)], timeout=60).stdout.split() == ["3"]
 
 
 def test_somebody_who_looks_at_the_ledger_does_not_end_the_run(path: Path, processes: "Processes") -> None:

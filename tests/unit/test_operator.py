@@ -22,7 +22,7 @@ def _double(inputs: Floats, dt: float) -> Floats:
 
 
 def _operator(**changes: Any) -> Operator:
-    declared = {"inputs": ("u", "v"), "outputs": ("u", "v"), "atol": 1e-6, "rtol": 1e-3}
+    declared: dict[str, Any] = {"inputs": ("u", "v"), "outputs": ("u", "v"), "atol": 1e-6, "rtol": 1e-3}
     return Operator(changes.pop("truth", _double), **(declared | changes))
 
 
@@ -51,17 +51,15 @@ def test_a_tolerance_that_measures_nothing_is_refused(key: str, value: Any) -> N
 
 def test_a_relative_tolerance_may_be_zero_and_an_absolute_one_may_not() -> None:
     assert _operator(rtol=0).signature.rtol == (0.0, 0.0)
-    with pytest.raises(PluginError, match='Output "u" has atol=0.0'):
+    with pytest.raises(PluginError, match=r'Output "u" has atol=0\.0'):
         _operator(atol=0)
-    with pytest.raises(PluginError, match='Output "u" has atol=0.0'):
+    with pytest.raises(PluginError, match=r'Output "u" has atol=0\.0'):
         _operator().with_tolerance(atol=0)
 
 
 @pytest.mark.parametrize("value", [[], [1.0, 2.0, 3.0]])
 def test_a_wrong_number_of_tolerances_is_refused(value: list[float]) -> None:
-    with pytest.raises(
-        PluginError, match=rf"atol has {len(value)} values for 2 outputs \(u, v\): give one, or one each"
-    ):
+    with pytest.raises(PluginError, match=rf"atol has {len(value)} values for 2 outputs \(u, v\): give one"):
         _operator(atol=value)
 
 
@@ -132,10 +130,8 @@ def test_a_column_that_says_its_own_bounds_keeps_them() -> None:
 def test_a_column_that_is_no_field_is_named_with_the_nearest() -> None:
     fields = (Field("temperature"), Field("v"))
 
-    with pytest.raises(
-        PluginError, match='"temprature", which is not a field of the kernel. Did you mean "temperature"'
-    ):
-        _operator(inputs=("temprature", "v")).bound_to(fields)
+    with pytest.raises(PluginError, match=r'"temperatures", which is not a field .* Did you mean "temperature"'):
+        _operator(inputs=("temperatures", "v")).bound_to(fields)
 
 
 def test_the_truth_is_evaluated_and_becomes_numbers() -> None:
@@ -189,12 +185,17 @@ def test_no_elements_have_no_errors() -> None:
     assert _operator().signature.error(np.empty((0, 2)), np.empty((0, 2))).shape == (0,)
 
 
+def _ordered(pair: tuple[float | None, float | None]) -> bool:
+    lower, upper = pair
+    return lower is None or upper is None or lower < upper
+
+
 bounds = st.none() | st.floats(-1e300, 1e300)
 fields = st.builds(
-    lambda name, unit, pair: Field(name, unit, pair),
+    Field,
     st.sampled_from(["u", "v", "température"]),
     st.text(max_size=5),
-    st.tuples(bounds, bounds).filter(lambda pair: None in pair or pair[0] < pair[1]),
+    st.tuples(bounds, bounds).filter(_ordered),
 )
 columns = st.lists(fields, min_size=1, max_size=3, unique_by=lambda field: field.name).map(tuple)
 
@@ -210,7 +211,8 @@ def test_a_signature_survives_json(columns: tuple[Field, ...], tolerance: float,
 
 
 def test_numbers_of_numpy_survive_json() -> None:
-    columns = (Field("u", bounds=(np.float32(0.5), np.int64(2))),)
+    bounds: Any = (np.float32(0.5), np.int64(2))
+    columns = (Field("u", bounds=bounds),)
     operator = _operator(inputs=columns, outputs=columns, conserved={"mass": {"u": np.int32(1)}})
 
     text = json.dumps(operator.signature.to_json())

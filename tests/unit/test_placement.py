@@ -1,10 +1,13 @@
 """Placement: server and trainer get the cores that no rank is bound to."""
 
+import os
+from collections.abc import Iterator
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coupler.serving.placement import plan
+from coupler.serving.placement import all_cores, plan
 
 
 def _cores(*numbers: int) -> frozenset[int]:
@@ -53,3 +56,26 @@ def test_ranks_stay_where_they_are_and_services_always_have_a_core_of_the_job(
     assert places.services <= cores
     bound = frozenset().union(*(mine for mine in ranks if mine != cores))
     assert places.services == cores or not places.services & bound
+
+
+@pytest.fixture
+def bound() -> Iterator[frozenset[int]]:
+    """This process on one core, as mpirun would have it."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(before)})
+    yield frozenset({min(before)})
+    os.sched_setaffinity(0, before)
+
+
+def test_a_bound_process_finds_all_cores_of_its_job_and_stays_bound(bound: frozenset[int]) -> None:
+    with all_cores() as cores:
+        assert os.sched_getaffinity(0) == cores >= bound
+
+    assert os.sched_getaffinity(0) == bound
+
+
+def test_a_process_stays_bound_when_what_it_starts_fails(bound: frozenset[int]) -> None:
+    with pytest.raises(ZeroDivisionError), all_cores():
+        raise ZeroDivisionError
+
+    assert os.sched_getaffinity(0) == bound

@@ -118,7 +118,7 @@ def test_a_file_is_run_once(file: Path) -> None:
         ("my_plugins.deeper:Mine", 'There is no module "my_plugins.deeper". Install it, or name the file'),
         ("my_plugin:Mine", 'There is no module "my_plugin". Install it, or name the file'),
         ("coupler.kernels.heet:Heat", 'file: path/to/file.py:Class. Did you mean "heat"?'),
-        ("coupler.kernals.heat:Heat", 'file: path/to/file.py:Class. Did you mean "kernels"?'),
+        ("coupler.kernel_s.heat:Heat", 'file: path/to/file.py:Class. Did you mean "kernels"?'),
         ("my_plugin.py:Mine", 'my_plugin.py. Did you mean "my_plugins.py"?'),
         ("nowhere/my_plugins.py:Mine", "nowhere/my_plugins.py."),
         ("my_plugins.py:Mne", 'There is no "Mne" in my_plugins.py. Did you mean "Mine"?'),
@@ -239,7 +239,7 @@ def test_a_plug_in_is_built_with_the_parameters_of_its_case() -> None:
 @pytest.mark.parametrize(
     ("plugin", "params", "said"),
     [
-        (Built, {"widht": 2}, 'kernel.params.widht: Built has no parameter "widht". Did you mean "width"?'),
+        (Built, {"widths": 2}, 'kernel.params.widths: Built has no parameter "widths". Did you mean "width"?'),
         (Built, {"first": 2}, 'kernel.params.first: Built has no parameter "first".'),
         (Built, {}, "kernel.params: Built cannot be built with these parameters: "),
         (Built, {"width": -1}, "kernel.params: Built cannot be built with these parameters: width = -1 is negative."),

@@ -11,16 +11,8 @@ from coupler.config import Case, case_from, read_case
 from coupler.errors import ConfigError
 from coupler.runfolder import RunFolder, claim, describe_environment
 
-NAMES = [
-    "case.toml",
-    "environment.json",
-    "fields.h5",
-    "ledger.h5",
-    "metrics.jsonl",
-    "summary.json",
-    "samples",
-    "models",
-]
+FILES = ["case.toml", "environment.json", "fields.h5", "ledger.h5", "metrics.jsonl", "summary.json"]
+NAMES = [*FILES, "samples", "models"]
 
 CLAIM = """
 import sys
@@ -95,7 +87,7 @@ def test_a_folder_that_holds_a_run_is_never_touched(tmp_path: Path, finished: bo
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_folder_where_a_run_would_write_over_something_is_never_touched(tmp_path: Path, name: str) -> None:
-    (tmp_path / name).mkdir() if "." not in name else (tmp_path / name).write_text("precious")
+    (tmp_path / name).write_text("precious") if name in FILES else (tmp_path / name).mkdir()
     before = sorted(tmp_path.rglob("*")), _contents(tmp_path)
 
     with pytest.raises(ConfigError, match="already holds"):

@@ -48,7 +48,7 @@ def _summary(**changes: Any) -> Summary:
         exceedance_estimate=0.01,
         sentence="With probability ≥ 0.95 …",
     )
-    values = {
+    values: dict[str, Any] = {
         "status": "finished",
         "steps": 10,
         "ranks": 2,

@@ -1,0 +1,116 @@
+"""Processes killed and stopped in mid-run, and plug-ins that break their promises: the run ends and nothing is left."""
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from coupler.records import Reason
+
+if TYPE_CHECKING:
+    from tests.conftest import MpiRun, Processes
+    from tests.e2e.conftest import Couple, Start, Started
+
+pytestmark = [pytest.mark.e2e, pytest.mark.ray]
+
+ASYNCHRONOUS = "learning.mode=asynchronous"
+# Long after the first model, whatever the machine; and never.
+MANY, ENDLESS = "run.steps=6000", "run.steps=100000000"
+DEADLINE = 1.0
+# What is left of a job may take so long to end: Open MPI's own patience, the reaper's, and a busy machine's.
+END_SECONDS = 30.0
+
+
+def test_a_run_goes_on_without_its_server(processes: "Processes", start: "Start") -> None:
+    run = start("heat.toml", 2, ASYNCHRONOUS, MANY)
+    run.until_a_model_answers()
+
+    os.kill(one(processes, "ray::Server"), signal.SIGKILL)
+    lost_after = run.files.metrics[-1]["step"]
+    finished = run.running.end(timeout=60)
+
+    assert finished.returncode == 0, finished.stdout
+    decisions = run.files.summary.decisions
+    assert decisions.disabled + decisions.timeout > 0
+    assert sum(dict(decisions).values()) == run.files.summary.elements == 6000 * 24 * 24
+    # It may have answered the step that was under way.
+    assert run.files.reasons(after=lost_after + 2).keys() == {Reason.SERVER_LOST}
+
+
+def test_a_server_that_stands_still_costs_each_rank_one_deadline(processes: "Processes", start: "Start") -> None:
+    run = start("heat.toml", 2, ASYNCHRONOUS, MANY, f"exchange.deadline={DEADLINE}", "controller.mode=surrogate")
+    run.until_a_model_answers()
+    server = one(processes, "ray::Server")
+
+    os.kill(server, signal.SIGSTOP)
+    run.until(lambda last: last["decisions"]["timeout"] > 0)
+    os.kill(server, signal.SIGCONT)
+    run.until(lambda last: last["decisions"]["accepted"] > 0)
+    os.kill(server, signal.SIGSTOP)
+    finished = run.running.end(timeout=60)
+
+    assert finished.returncode == 0, finished.stdout
+    assert run.files.summary.decisions.timeout > 0
+    waits = run.files.ledger[run.files.ledger["wait_seconds"] > DEADLINE / 2]
+    assert all(np.count_nonzero(waits["rank"] == rank) <= 2 for rank in (0, 1)), waits
+    assert run.files.metrics[-1]["decisions"]["timeout"] == 24 * 24
+
+
+def test_a_run_goes_on_without_its_trainer(processes: "Processes", start: "Start") -> None:
+    run = start("heat.toml", 2, ASYNCHRONOUS, MANY, "learning.budget=60")
+    trainer = run.running.until(lambda: find(processes, "ray::TrainingActor.train"), within=60)
+
+    os.kill(trainer, signal.SIGKILL)
+    finished = run.running.end(timeout=60)
+
+    assert finished.returncode == 0, finished.stdout
+    assert run.files.summary.retrainings == 1
+    assert run.files.summary.models == []
+    assert run.files.reasons().keys() == {Reason.NO_MODEL}
+
+
+@pytest.mark.parametrize("victim", ["rank 0", "rank 1", "mpirun"])
+def test_a_job_that_is_killed_takes_everything_with_it(
+    processes: "Processes", start: "Start", victim: str
+) -> None:
+    run = start("heat.toml", 2, ASYNCHRONOUS, ENDLESS)
+    run.until_a_model_answers()
+
+    os.kill(run.running.pid if victim == "mpirun" else rank(processes, int(victim[-1])), signal.SIGKILL)
+    finished = run.running.end(timeout=END_SECONDS)
+
+    assert finished.returncode != 0
+    assert not processes.wait(END_SECONDS)
+
+
+@pytest.mark.parametrize("asked", [signal.SIGTERM, signal.SIGINT])
+def test_a_job_that_is_asked_to_end_ends(processes: "Processes", start: "Start", asked: signal.Signals) -> None:
+    run = start("heat.toml", 2, ASYNCHRONOUS, ENDLESS)
+    run.until_a_model_answers()
+
+    os.kill(run.running.pid, asked)
+    finished = run.running.end(timeout=END_SECONDS)
+
+    assert finished.returncode != 0
+    assert "Traceback" not in finished.stdout, finished.stdout
+
+
+def find(processes: "Processes", name: str) -> int | None:
+    """Find a process of this test whose command line begins like this."""
+    return next((pid for pid, command in processes.alive().items() if command.startswith(name)), None)
+
+
+def one(processes: "Processes", name: str) -> int:
+    found = find(processes, name)
+    assert found is not None, processes.alive()
+    return found
+
+
+def rank(processes: "Processes", number: int) -> int:
+    mark = f"OMPI_COMM_WORLD_RANK={number}".encode()
+    ranks = (pid for pid, command in processes.alive().items() if "-m coupler run" in command)
+    return next(pid for pid in ranks if mark in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"))
