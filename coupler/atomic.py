@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -24,6 +24,28 @@ def replacing(path: Path) -> Iterator[Path]:
     _sync(temporary)
     temporary.replace(path)
     _sync(path.parent)  # the name itself must outlive a crash, too
+
+
+@contextmanager
+def creating(path: Path) -> Iterator[Path]:
+    """Give a temporary path; it becomes ``path`` unless that exists by then, and then it is dropped.
+
+    Several writers may try at the same time: exactly one of them succeeds.
+
+    Parameters
+    ----------
+    path : Path
+        The file to be.
+
+    Collective: no.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    yield temporary
+    _sync(temporary)
+    with suppress(FileExistsError):
+        os.link(temporary, path)
+    temporary.unlink()
+    _sync(path.parent)
 
 
 def _sync(path: Path) -> None:

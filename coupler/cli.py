@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 USER_MISTAKE = 2
 FAILED = 1
+_SIGNALLED = 128
 # Where launchers tell the processes they start which of them they are.
 _RANKS = ("OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK")
 
@@ -70,7 +71,7 @@ def check(
     from coupler.check import check_plugin
 
     results = check_plugin(plugin, settings)
-    for result in results:
+    for result in results if _first_rank() else ():
         mark = "[green]✓[/green]" if result.passed else "[red]✗[/red]"
         _console.print(f"{mark} {escape(result.line)}" + (f" — {escape(result.detail)}" if result.detail else ""))
     if not all(result.passed for result in results):
@@ -114,23 +115,26 @@ def bench(
 
 def main() -> None:
     """Run the command line: one sentence and exit code 2 for a user's mistake, an abort of all ranks for ours."""
+    sys.path.insert(0, os.getcwd())  # as `python -m coupler` does: my_kernel:MyKernel may be here
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
     _keep_to_itself()
     try:
         app()
     except CouplerError as error:
-        if _first_rank():
-            print(f"coupler: {error}", file=sys.stderr)
-        sys.exit(USER_MISTAKE)
+        _part(f"coupler: {error}")
+    except SystemExit as ended:
+        if isinstance(ended.code, int) and ended.code > _SIGNALLED:
+            _abort("", ended.code)  # this rank was interrupted; the others may not have been
+        raise
     except Exception:
-        _abort(traceback.format_exc())
+        _abort(traceback.format_exc(), FAILED)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
     """End by unwinding, so that everything that was started is stopped on the way out."""
     print(f"coupler: interrupted by {signal.Signals(number).name}.", file=sys.stderr, flush=True)
-    sys.exit(128 + number)
+    sys.exit(_SIGNALLED + number)
 
 
 def _share_the_node() -> None:
@@ -153,14 +157,25 @@ def _first_rank() -> bool:
     return next((os.environ[name] for name in _RANKS if name in os.environ), "0") == "0"
 
 
-def _abort(message: str) -> NoReturn:
+def _part(message: str) -> NoReturn:
+    """End over a user's mistake, which all ranks meet alike: said once."""
+    if "mpi4py.MPI" in sys.modules:
+        from coupler.coupling import part
+
+        part(message, USER_MISTAKE)
+    if _first_rank():
+        print(message, file=sys.stderr)
+    sys.exit(USER_MISTAKE)
+
+
+def _abort(message: str, code: int) -> NoReturn:
     """End this process, and with it all ranks once there are any."""
     if "mpi4py.MPI" in sys.modules:
         from coupler.coupling import abort
 
-        abort(message, FAILED)
+        abort(message, code)
     print(message, file=sys.stderr)
-    sys.exit(FAILED)
+    sys.exit(code)
 
 
 def _print_rows(name: str, rows: "list[Row]") -> None:

@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-ACTIVITIES = ("setup", "truth", "wait", "gather", "gate", "scatter", "halo", "io", "sync")
+ACTIVITIES = ("setup", "truth", "wait", "gather", "gate", "scatter", "halo", "io", "sync", "learn")
 
 
 class Stopwatch:

@@ -80,6 +80,9 @@ class ExchangeSection(Section):
         "auto", "shared: one arena and one server per node; inprocess: the model inside every rank; auto: shared"
     )
     deadline: Positive = _key(5.0, "longest wait for an answer; what is late goes to the truth", unit="s")
+    patience: Positive = _key(
+        120.0, "deterministic mode: longest wait for an answer, after which the run ends with an error", unit="s"
+    )
     slot_elements: int = _key(
         65536, "elements a rank can ask about at once; more are asked in rounds", unit="elements", ge=1
     )
@@ -310,6 +313,8 @@ def _apply(data: dict[str, Any], override: str) -> str:
         if not isinstance(table, dict):
             raise ConfigError(f'--set {override}: "{part}" is a value, not a section.')
     table[parts[-1]] = override_value(value.strip())
+    if parts in (["kernel", "name"], ["surrogate", "name"]) and isinstance(table["name"], str):
+        table["name"] = absolute(table["name"], Path.cwd())  # typed in a shell: relative to where that is
     return ".".join(parts)
 
 

@@ -38,12 +38,7 @@ class FieldsFile:
     """
 
     def __init__(self, path: Path, grid: Grid, fields: Sequence[Field]) -> None:
-        for field in fields:
-            if field.name in _RESERVED:
-                raise PluginError(
-                    f'A field is named "{field.name}", and so is something else in {path.name} '
-                    f"({', '.join(_RESERVED)}): give it another name."
-                )
+        check_names(fields)
         self._path, self._grid, self._fields = path, grid, tuple(fields)
         self._times: list[float] = []
         if grid.rank == 0:
@@ -82,15 +77,15 @@ class FieldsFile:
                     data.dims[axis + 1].attach_scale(scale)
 
     def _write_gathered(self, state: State, step: int, time: float) -> None:
-        for field in self._fields:
-            whole = self._grid.gather(state[field.name].interior)
-            if whole is not None:
-                with self._open() as file:
-                    _append(file[field.name], whole)
-        if self._grid.rank == 0:
-            with self._open() as file:
-                _append(file["time"], np.float64(time))
-                _append(file["step"], np.int64(step))
+        wholes = {field.name: self._grid.gather(state[field.name].interior) for field in self._fields}
+        if self._grid.rank > 0:
+            return
+        with self._open() as file:
+            for name, whole in wholes.items():
+                _append(file[name], whole)
+            # Last: a moment counts once its time is there.
+            _append(file["step"], np.int64(step))
+            _append(file["time"], np.float64(time))
 
     def _open(self) -> h5py.File:
         """Open the file without a lock: somebody who looks at it meanwhile must not end the run."""
@@ -115,6 +110,22 @@ class FieldsFile:
 
 _AXES = ("axis0", "axis1", "axis2")
 _RESERVED = ("time", "step", *_AXES)
+
+
+def check_names(fields: Sequence[Field]) -> None:
+    """Refuse fields whose names stand for something else in the file.
+
+    Raises
+    ------
+    PluginError
+        If there is such a field.
+    """
+    for field in fields:
+        if field.name in _RESERVED:
+            raise PluginError(
+                f'A field is named "{field.name}", and so is something else in fields.h5 '
+                f"({', '.join(_RESERVED)}): give it another name."
+            )
 
 
 def _append(data: h5py.Dataset, value: NDArray[np.float64] | np.float64 | np.int64) -> None:

@@ -78,8 +78,8 @@ def name_of(plugin: type) -> str:
     module = sys.modules.get(plugin.__module__)
     if module is None or _member(module, plugin.__qualname__) is not plugin:
         raise PluginError(
-            f'"{plugin.__module__}" has no class under the name "{plugin.__qualname__}", so no other process can import it. '
-            "Write the class at the top of its file, and leave its name to it."
+            f'"{plugin.__module__}" has no class under the name "{plugin.__qualname__}", so no other process can '
+            "import it. Write the class at the top of its file, and leave its name to it."
         )
     if plugin.__module__ != "__main__" and module.__spec__ is not None and not _is_file_module(plugin.__module__):
         return f"{plugin.__module__}:{plugin.__qualname__}"
@@ -160,11 +160,14 @@ def _from_file(place: str, folder: Path | None) -> ModuleType:
     assert spec is not None and spec.loader is not None, path
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
+    sys.path.insert(0, str(path.parent))  # the file may import its neighbours, as it could if it were run
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:  # the edge of the user's code, as above
         sys.modules.pop(name, None)
         raise PluginError(f"{path} cannot be imported: {type(error).__name__}: {error}") from error
+    finally:
+        sys.path.remove(str(path.parent))
     return module
 
 

@@ -8,9 +8,9 @@ import numpy as np
 
 from coupler.config import Case
 from coupler.coupling import Coupling
-from coupler.errors import ConfigError
+from coupler.errors import ConfigError, PluginError
 from coupler.field import State
-from coupler.fieldsfile import FieldsFile
+from coupler.fieldsfile import FieldsFile, check_names
 from coupler.grid import Grid
 from coupler.kernel import Kernel, check_kernel, gather, scatter
 from coupler.operator import Operator
@@ -55,7 +55,9 @@ class Simulation:
         self.case = case
         self.kernel = kernel or _build_kernel(case)
         check_kernel(self.kernel)
+        check_names(self.kernel.fields)
         self.grid = _build_grid(case, self.kernel, comm)
+        self._lines = ProgressLines(case.run.steps)
         self._names = {id(operator): name for name, operator in self.kernel.operators.items()}
         self.coupling = Coupling(
             {name: operator.bound_to(self.kernel.fields) for name, operator in self.kernel.operators.items()},
@@ -84,27 +86,35 @@ class Simulation:
             self._write(output, state, 0)
             self._loop(state, output)
             coupling.stopwatch.seconds["halo"] = self.grid.exchange_seconds
-            return coupling.finish(
+            summary = coupling.finish(
                 state_sha256=state_sha256(state, self.grid),
                 mass={key: ConservedSum(start=start[key], end=end) for key, end in self._sums(state).items()},
             )
+        if self.grid.rank == 0:
+            self._lines.update(coupling.progress)
+        return summary
 
     def close(self) -> None:
         """Free the grid. Collective: yes."""
         self.grid.close()
 
     def _loop(self, state: State, output: FieldsFile) -> None:
-        lines = ProgressLines(self.case.run.steps)
         for step in range(1, self.case.run.steps + 1):
             self.kernel.step(state, self.grid, self.case.run.dt, self._evaluate)
             self.coupling.end_step()
             if self.grid.rank == 0:
-                lines.update(self.coupling.progress)
+                self._lines.update(self.coupling.progress)
             every = self.case.run.output_every
             if step == self.case.run.steps or (every and step % every == 0):
                 self._write(output, state, step)
 
     def _evaluate(self, operator: Operator, state: State, dt: float) -> None:
+        if id(operator) not in self._names:
+            raise PluginError(
+                f"{type(self.kernel).__name__}.step evaluates an operator that is none of the kernel's attributes "
+                f"({', '.join(self._names.values())}), so it has no model and no certificate: make it an attribute in "
+                "__init__, and pass that one."
+            )
         name = self._names[id(operator)]
         stopwatch = self.coupling.stopwatch
         with stopwatch.timing("gather"):

@@ -39,7 +39,10 @@ class CertificateSummary(_Record):
 
 
 class Seconds(_Record):
-    """Wall-clock seconds on the slowest rank, per activity; ``total`` includes everything, set-up too."""
+    """Wall-clock seconds on the slowest rank, per activity; ``total`` includes everything, set-up too.
+
+    ``learn`` is what the ranks spend on learning: gathering samples, and in deterministic mode waiting for a training.
+    """
 
     total: float = 0.0
     setup: float = 0.0
@@ -51,6 +54,7 @@ class Seconds(_Record):
     halo: float = 0.0
     io: float = 0.0
     sync: float = 0.0
+    learn: float = 0.0
 
 
 class ModelSummary(_Record):

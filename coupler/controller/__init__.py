@@ -10,11 +10,12 @@ from coupler.controller.certificate import (
     quantise,
     sentence,
 )
-from coupler.controller.coins import Stream, tosses, uniforms
+from coupler.controller.coins import MOST_CALLS, Stream, tosses, uniforms
 from coupler.controller.controller import Controller, ControllerState, Mode, Watch
 from coupler.controller.gate import Limits, audited_sums, judge, losses
 
 __all__ = [
+    "MOST_CALLS",
     "UNIT",
     "AuditedSums",
     "Bound",

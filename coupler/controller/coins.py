@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 # The third counter word is the low half of the step; the fourth, from its low bits up: stream, call, rest of the step.
 _STREAM_BITS, _CALL_BITS, _STEP_BITS = 4, 16, 44
 _LOW = 0xFFFFFFFF
+MOST_CALLS = 2**_CALL_BITS
 
 Word = np.uint64  # holds 32 bits; 64, so that products keep their high half
 

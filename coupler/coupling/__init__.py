@@ -1,6 +1,6 @@
 """What a rank holds: everything below put together behind ``outputs = coupling.evaluate(inputs, ids, dt)``."""
 
 from coupler.coupling.coupling import Coupling
-from coupler.coupling.nodes import abort
+from coupler.coupling.nodes import abort, part
 
-__all__ = ["Coupling", "abort"]
+__all__ = ["Coupling", "abort", "part"]

@@ -16,7 +16,7 @@ from coupler.config import Case, read_case
 from coupler.controller import Controller
 from coupler.coupling.nodes import abort, on_first
 from coupler.coupling.session import Session, SessionPlan
-from coupler.errors import ConfigError, FieldMismatch, LifecycleError, PluginError, did_you_mean
+from coupler.errors import ConfigError, CouplerError, FieldMismatch, LifecycleError, PluginError, did_you_mean
 from coupler.operator import Operator, Signature
 from coupler.plugin import build, load
 from coupler.progress import Progress
@@ -81,11 +81,15 @@ class Coupling:
             elements=most if elements is None else min(elements, most),
         )
         if self._plan.controller.asks:
-            on_first(self._comm, self._check_surrogate)
+            with self.stopwatch.timing("setup"):
+                on_first(self._comm, self._check_surrogate)
         self._session: Session | None = None
         self._summary: Summary | None = None
+        self._known_ids: object = None
 
     def __enter__(self) -> Self:
+        if self._session is not None:
+            raise LifecycleError("A coupling is one run and was started before: make another for another run.")
         with self.stopwatch.timing("setup"):
             self._session = Session(self._plan, self._comm, self.stopwatch)
         return self
@@ -93,24 +97,24 @@ class Coupling:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is None:
-            self.finish()
+        if error is not None:
+            self._fail(error)
             return
-        self._running.release()
-        if self._comm.size > 1:
-            # This rank fails alone for all it knows; the others would wait for it for ever.
-            code = error.code if isinstance(error, SystemExit) and isinstance(error.code, int) else 1
-            abort("".join(traceback.format_exception(error)), code)
+        try:
+            self.finish()
+        except BaseException as late:
+            self._fail(late)
+            raise
 
     @property
     def folder(self) -> RunFolder:
         """The run folder, from the moment the context is entered."""
-        return self._running.folder
+        return self._started.folder
 
     @property
     def progress(self) -> Progress:
         """Where the run is, as of the last reduction."""
-        return self._running.progress
+        return self._started.progress
 
     def inputs(self, count: int, *, operator: str | None = None) -> NDArray[np.float64]:
         """Give an array (count, n_in) to gather the next call's inputs into without a further copy.
@@ -150,6 +154,9 @@ class Coupling:
         """
         session, index = self._running, self._index(operator)
         x, numbers = _checked(inputs, ids, session.routes[index].operator.signature)
+        if ids is not self._known_ids:
+            _check_unique(numbers)
+            self._known_ids = ids
         return session.evaluate(index, x, numbers, float(dt))
 
     def end_step(self) -> None:
@@ -196,10 +203,24 @@ class Coupling:
             build(plugin, section.params, operator.signature, key="surrogate.params")
 
     @property
-    def _running(self) -> Session:
+    def _started(self) -> Session:
         if self._session is None:
             raise LifecycleError("The coupling has not been started: use it inside `with coupling:`.")
         return self._session
+
+    @property
+    def _running(self) -> Session:
+        if self._summary is not None:
+            raise LifecycleError("The coupling's run has ended: evaluate and end_step belong inside `with coupling:`.")
+        return self._started
+
+    def _fail(self, error: BaseException) -> None:
+        """Stop what was started; with several ranks, end all: for all this one knows it fails alone."""
+        try:
+            self._started.release()
+        finally:
+            if self._comm.size > 1:
+                abort(_last_words(error), _exit_code(error))
 
     def _index(self, operator: str | None) -> int:
         names = list(self._plan.operators)
@@ -208,6 +229,20 @@ class Coupling:
         if operator is not None and operator not in names:
             raise FieldMismatch(f'This coupling has no operator "{operator}".{did_you_mean(operator, names)}')
         return 0 if operator is None else names.index(operator)
+
+
+def _last_words(error: BaseException) -> str:
+    """Say why a rank ends: a sentence for a user's mistake, where it happened for ours."""
+    if isinstance(error, CouplerError):
+        return f"coupler: {error}"
+    # Whoever raises SystemExit has said why.
+    return "" if isinstance(error, SystemExit) else "".join(traceback.format_exception(error))
+
+
+def _exit_code(error: BaseException) -> int:
+    if isinstance(error, CouplerError):
+        return 2
+    return error.code if isinstance(error, SystemExit) and isinstance(error.code, int) else 1
 
 
 def _with_tolerances(operators: Mapping[str, Operator], case: Case) -> dict[str, Operator]:
@@ -235,6 +270,14 @@ def _controller(case: Case) -> Controller:
         audit_rate=section.audit_rate,
         threshold=section.threshold,
     )
+
+
+def _check_unique(ids: NDArray[np.int64]) -> None:
+    if len(np.unique(ids)) != len(ids):
+        raise FieldMismatch(
+            "The ids of this call are not unique: the audit coins hang on them, so every element needs a number of its "
+            "own, unique over all ranks."
+        )
 
 
 def _checked(inputs: ArrayLike, ids: ArrayLike, signature: Signature) -> tuple[NDArray[np.float64], NDArray[np.int64]]:

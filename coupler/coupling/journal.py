@@ -33,7 +33,7 @@ class Journal:
 
     def __init__(self, folder: RunFolder, nodes: Nodes, operators: Sequence[str]) -> None:
         self._nodes = nodes
-        self._rows: list[NDArray[np.void]] = []
+        self._records: list[NDArray[np.void]] = []
         self._ledger: LedgerFile | None = None
         self._metrics: MetricsFile | None = None
 
@@ -45,23 +45,28 @@ class Journal:
 
     def record(self, operator: int, call: CallRecord) -> None:
         """Take one call of this rank. Collective: no."""
-        row = np.zeros(1, RECORD)
+        record = np.zeros(1, RECORD)
         sums: AuditedSums = call.counts.sums(call.audit_rate)
-        row["step"], row["call"], row["operator"], row["rank"] = call.step, call.call, operator, self._nodes.job.rank
-        row["version"], row["threshold"], row["audit_rate"] = call.version, call.threshold, call.audit_rate
-        row["reasons"][0] = call.counts.reasons
-        row["audits"], row["acceptable"], row["loss"], row["exceedances"] = (
+        record["step"], record["call"], record["operator"], record["rank"] = (
+            call.step,
+            call.call,
+            operator,
+            self._nodes.job.rank,
+        )
+        record["version"], record["threshold"], record["audit_rate"] = call.version, call.threshold, call.audit_rate
+        record["reasons"][0] = call.counts.reasons
+        record["audits"], record["acceptable"], record["loss"], record["exceedances"] = (
             sums.audits,
             sums.accepted,
             sums.loss,
             sums.exceedances,
         )
-        row["truth_seconds"], row["wait_seconds"], row["model_seconds"] = (
+        record["truth_seconds"], record["wait_seconds"], record["model_seconds"] = (
             call.truth_seconds,
             call.wait_seconds,
             call.model_seconds,
         )
-        self._rows.append(row)
+        self._records.append(record)
 
     def step(self, step: int, progress: Progress) -> None:
         """Note the progress of a step. Collective: yes at every hundredth step, when the ledger is written."""
@@ -72,8 +77,8 @@ class Journal:
 
     def flush(self) -> None:
         """Write the ledger's records of all ranks. Collective: yes."""
-        mine = np.concatenate(self._rows) if self._rows else np.zeros(0, RECORD)
-        self._rows.clear()
+        mine = np.concatenate(self._records) if self._records else np.zeros(0, RECORD)
+        self._records.clear()
         everyone = self._nodes.job.gather(mine)
         if everyone is not None and self._ledger is not None:
             self._ledger.append(np.concatenate(everyone))

@@ -3,6 +3,7 @@
 Every decision here follows from the reduced counts and the step, so all ranks take it at the same step boundary.
 """
 
+import logging
 import time
 from dataclasses import dataclass
 
@@ -22,6 +23,7 @@ from coupler.records import Reason
 from coupler.runfolder import RunFolder
 from coupler.serving.service import Service
 
+_log = logging.getLogger("coupler.learning")
 # A round that takes longer than this in deterministic mode is given up [s].
 _ROUND_SECONDS = 1800.0
 _LOOK_SECONDS = 0.02
@@ -36,8 +38,6 @@ class LearnerPlan:
     ----------
     index, name : int, str
         The operator.
-    elements : int
-        Elements of a step over all ranks, at most: what is known before the first step.
     case : Case
         The effective case.
     folder : RunFolder
@@ -46,7 +46,6 @@ class LearnerPlan:
 
     index: int
     name: str
-    elements: int
     case: Case
     folder: RunFolder
 
@@ -75,7 +74,7 @@ class Learner:
         self._registry = Registry(plan.folder.models)
         self._pending: list[SampleBatch] = []
         self._available = self._trained_on = 0
-        self._keep_share = self._share_of(plan.elements)
+        self._keep_share = 0.0  # until the first sum says how many elements there are, on all ranks alike
         self._round, self._round_started = 0, -1
         self._looked_at = time.monotonic()
         self.learns = learning.mode != "off"
@@ -212,7 +211,7 @@ class Learner:
         if self._service is None or not self._nodes.first or time.monotonic() - self._looked_at < _FAILURE_LOOK_SECONDS:
             return
         self._looked_at = time.monotonic()
-        failure = self._service.training_failure()
+        failure = self._service.training_failure(self._plan.index)
         if failure is not None and not self._rounds.published(self._round):
             self._rounds.publish(self._round, _failure(failure))
 
@@ -220,6 +219,8 @@ class Learner:
         outcome = self._rounds.read(self._round)
         self._round_started = -1
         self.learns = self.learns and not outcome.failed
+        if outcome.failed and self._nodes.first:
+            _log.warning("operator %s learns no more: %s", self._plan.name, outcome.sentence)
         return None if outcome.candidate is None else self._registry.card(self._plan.name, outcome.candidate)
 
 

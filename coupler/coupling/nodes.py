@@ -2,6 +2,8 @@
 
 import os
 import sys
+import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NoReturn, TypeVar
@@ -11,6 +13,9 @@ from mpi4py import MPI
 from coupler.errors import CouplerError
 
 T = TypeVar("T")
+# How long ranks that fail alike may be apart [s].
+_PARTING_SECONDS = 2.0
+_LOOK_SECONDS = 0.01
 
 
 @dataclass(frozen=True)
@@ -35,7 +40,7 @@ class Nodes:
     def of(cls, comm: MPI.Intracomm) -> "Nodes":
         """Split a communicator by node. Collective: yes, over ``comm``."""
         job = comm.Dup()
-        node = job.Split_type(MPI.COMM_TYPE_SHARED)
+        node = MPI.Intracomm(job.Split_type(MPI.COMM_TYPE_SHARED))
         return cls(job=job, node=node, count=job.allreduce(int(node.rank == 0)))
 
     @property
@@ -71,6 +76,9 @@ def together(comm: MPI.Intracomm, work: Callable[[], T]) -> T:
         result = work()
     except CouplerError as error:
         failure = error
+    except Exception as error:  # noqa: BLE001, whatever it is, the other ranks must hear of it
+        traceback.print_exc()
+        failure = CouplerError(f"rank {comm.rank}: {type(error).__name__}: {error}")
     for one in comm.allgather(failure):
         if one is not None:
             raise one
@@ -85,12 +93,31 @@ def on_first(comm: MPI.Intracomm, work: Callable[[], T]) -> T:
     return comm.bcast(together(comm, lambda: work() if comm.rank == 0 else None))  # type: ignore[no-any-return]
 
 
+def part(message: str, code: int) -> NoReturn:
+    """End this rank over a mistake that all ranks should have met alike: said once if they did, an abort if not.
+
+    Collective: yes, if all goes well; a rank that waits in vain ends the others.
+    """
+    comm = MPI.COMM_WORLD
+    if MPI.Is_finalized() or comm.size == 1 or comm.rank == 0:
+        print(message, file=sys.stderr, flush=True)
+    if not MPI.Is_finalized() and comm.size > 1:
+        everyone = comm.Ibarrier()
+        ends = time.monotonic() + _PARTING_SECONDS
+        while not everyone.Test():
+            if time.monotonic() > ends:
+                abort(message, code)
+            time.sleep(_LOOK_SECONDS)
+    sys.exit(code)
+
+
 def abort(message: str, code: int) -> NoReturn:
     """End all ranks with a message: one that fails alone would leave the others waiting for ever.
 
     Collective: no; that is the point.
     """
-    print(message, file=sys.stderr, flush=True)
+    if message:
+        print(message, file=sys.stderr, flush=True)
     if MPI.COMM_WORLD.size > 1 and not MPI.Is_finalized():
         MPI.COMM_WORLD.Abort(code)
     sys.exit(code)

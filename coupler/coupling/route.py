@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from coupler.clock import Stopwatch
 from coupler.controller import Controller, ControllerState, Limits, Stream, audited_sums, losses, tosses
 from coupler.coupling.counts import Counts
+from coupler.errors import CouplerError
 from coupler.exchange import Answer, Transport
 from coupler.operator import Operator
 from coupler.records import Reason
@@ -76,6 +77,8 @@ class Route:
         Elements evaluated so far, and those of them the surrogate answered, taken or not.
     typical_elements, typical_seconds : int, float
         Elements whose truth was computed without regard to their score, and the processor time of it [s].
+    truth_seconds, asked_seconds : float
+        Wall-clock time of all truth, and of asking: gathering, waiting, judging and taking [s].
 
     Parameters
     ----------
@@ -87,12 +90,21 @@ class Route:
         Seed of the coins.
     deadline : float
         Longest wait for an answer [s].
+    must_answer : bool
+        Whether an answer that does not come ends the run, as it must where nothing may hang on a clock.
     stopwatch : Stopwatch
         Where the seconds are charged.
     """
 
     def __init__(
-        self, operator: Operator, controller: Controller, *, seed: int, deadline: float, stopwatch: Stopwatch
+        self,
+        operator: Operator,
+        controller: Controller,
+        *,
+        seed: int,
+        deadline: float,
+        must_answer: bool,
+        stopwatch: Stopwatch,
     ) -> None:
         self.operator = operator
         self.controller = controller
@@ -102,8 +114,8 @@ class Route:
         self.counts = Counts()
         self.on_truth: Callable[[Piece, Reasons], None] | None = None
         self.elements = self.typical_elements = self.asked_elements = 0
-        self.typical_seconds = 0.0
-        self._seed, self._deadline, self._stopwatch = seed, deadline, stopwatch
+        self.typical_seconds = self.truth_seconds = self.asked_seconds = 0.0
+        self._seed, self._deadline, self._must_answer, self._stopwatch = seed, deadline, must_answer, stopwatch
         self._atol, self._rtol = np.array(operator.signature.atol), np.array(operator.signature.rtol)
         self._model_seconds = 0.0
 
@@ -119,7 +131,7 @@ class Route:
         """Fill the outputs of every element, from the surrogate or from the truth. Collective: no."""
         counts = Counts()
         self.elements += len(inputs)
-        truth, wait = self._stopwatch.seconds["truth"], self._stopwatch.seconds["wait"]
+        before = dict(self._stopwatch.seconds)
         self._model_seconds = 0.0
         size = len(inputs) if self.transport is None else self.transport.capacity
         for start in range(0, len(inputs), max(size, 1)):
@@ -130,6 +142,9 @@ class Route:
             if self.on_truth is not None:
                 self.on_truth(piece, reasons)
         self.counts.add(counts)
+        spent = {activity: seconds - before[activity] for activity, seconds in self._stopwatch.seconds.items()}
+        self.truth_seconds += spent["truth"]
+        self.asked_seconds += sum(spent[activity] for activity in ("gather", "wait", "gate", "scatter"))
         return CallRecord(
             step=step,
             call=call,
@@ -137,8 +152,8 @@ class Route:
             threshold=self.state.threshold,
             audit_rate=self.audit_rate,
             version=self.state.version,
-            truth_seconds=self._stopwatch.seconds["truth"] - truth,
-            wait_seconds=self._stopwatch.seconds["wait"] - wait,
+            truth_seconds=spent["truth"],
+            wait_seconds=spent["wait"],
             model_seconds=self._model_seconds,
         )
 
@@ -154,11 +169,13 @@ class Route:
 
     def _closed(self) -> Reason | None:
         """Why no question can be asked now, if so."""
-        if self.controller.mode == "physics":
+        if not self.controller.asks:
             return Reason.PHYSICS
         if self.state.version == 0:
             return Reason.NO_MODEL
         assert self.transport is not None
+        if self._must_answer:
+            return None
         if self.transport.lost:
             return Reason.SERVER_LOST
         # One question may be late, its slot is taken: go on without asking until the server has come round to it.
@@ -168,7 +185,7 @@ class Route:
         closed = self._closed()
         if closed is not None:
             return self._refuse(piece, closed, counts, np.zeros(len(piece.ids), np.bool_))
-        self._ask(piece)
+        piece = self._ask(piece)
         with self._stopwatch.timing("gate"):
             audited = tosses(self.audit_rate, self._seed, piece.step, piece.call, piece.ids, stream=Stream.AUDIT)
         self._typical_truth(piece, audited)  # while the server computes
@@ -176,16 +193,26 @@ class Route:
         with self._stopwatch.timing("wait"):
             answer = self.transport.answer(self._deadline)
         if not answer.arrived:
+            if self._must_answer:
+                raise CouplerError(
+                    f"step {piece.step}: {answer.reason.sentence}, and in deterministic mode a run cannot go on "
+                    "without it, because what is answered in time would depend on the clock. Run it again, with a "
+                    'longer exchange.patience if the server was only slow, or with learning.mode = "asynchronous".'
+                )
             return self._refuse(piece, answer.reason, counts, audited)
         return self._take(piece, answer, audited, counts)
 
-    def _ask(self, piece: Piece) -> None:
+    def _ask(self, piece: Piece) -> Piece:
+        """Send the question; give the piece back, off the transport's memory if it lay across the question's place."""
         assert self.transport is not None
         with self._stopwatch.timing("gather"):
-            desk = self.transport.inputs(len(piece.inputs))
-            if not np.may_share_memory(desk, piece.inputs):
-                np.copyto(desk, piece.inputs)
+            place = self.transport.inputs(len(piece.inputs))
+            if piece.inputs.ctypes.data != place.ctypes.data:
+                if np.may_share_memory(place, piece.inputs):
+                    piece = replace(piece, inputs=piece.inputs.copy())
+                np.copyto(place, piece.inputs)
             self.transport.ask(len(piece.inputs), piece.dt, self.state.version)
+        return piece
 
     def _refuse(self, piece: Piece, reason: Reason, counts: Counts, done: NDArray[np.bool_]) -> Reasons:
         """Send everything to the truth that is not done yet."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from coupler.clock import Stopwatch
 from coupler.config import Case
-from coupler.controller import Controller, Limits
+from coupler.controller import MOST_CALLS, Controller, Limits
 from coupler.coupling.account import Account, StepTotals
 from coupler.coupling.counts import Counts
 from coupler.coupling.journal import Journal
@@ -20,6 +20,7 @@ from coupler.coupling.nodes import Nodes, on_first
 from coupler.coupling.reduction import StepReduction
 from coupler.coupling.route import Route
 from coupler.coupling.statement import Results, statement
+from coupler.errors import CouplerError, FieldMismatch
 from coupler.operator import Operator
 from coupler.progress import Progress
 from coupler.runfolder import claim
@@ -27,7 +28,6 @@ from coupler.summary import ModelSummary, Summary
 
 if TYPE_CHECKING:
     from coupler.coupling.learner import Learner
-    from coupler.coupling.services import NodeServices
     from coupler.learning.registry import ModelCard
 
 
@@ -84,6 +84,7 @@ class Session:
         self._step = self._call = 0
         self._models: list[ModelSummary] = []
         self._rates: tuple[float, ...] = ()
+        self._first_ids = np.empty(0, np.int64)
         self.routes = [self._route(operator) for operator in plan.operators.values()]
         self._account = Account(self.routes, plan.controller)
         with ExitStack() as started:
@@ -92,10 +93,7 @@ class Session:
             failed = started.enter_context(ExitStack())
             if self._nodes.first:
                 failed.callback(self.folder.abandon)
-            self._services: NodeServices | None = None
-            self._learners: list[Learner] = []
-            if plan.controller.asks:
-                self._services, self._learners = self._start_services(started)
+            self._learners: list[Learner] = self._start_learning(started) if plan.controller.asks else []
             self._journal = Journal(self.folder, self._nodes, tuple(plan.operators))
             started.callback(self._journal.close)
             self._reduction = StepReduction(self._nodes.job, Counts.LENGTH * len(self.routes))
@@ -111,6 +109,13 @@ class Session:
         self, index: int, inputs: NDArray[np.float64], ids: NDArray[np.int64], dt: float
     ) -> NDArray[np.float64]:
         """Evaluate an operator on this rank's elements. Collective: no."""
+        if self._call >= MOST_CALLS:
+            raise CouplerError(
+                f"step {self._step + 1}: evaluate was called {self._call} times within one step, and the audit coins "
+                "are numbered for fewer. Hand many elements over in one call, and call end_step once per step."
+            )
+        if self._call == 0 and self._step == 0:
+            self._first_ids = ids.copy()
         route = self.routes[index]
         outputs = np.empty((len(inputs), len(route.operator.signature.outputs)))
         self._journal.record(index, route.evaluate(inputs, outputs, ids, dt, self._step + 1, self._call))
@@ -121,16 +126,23 @@ class Session:
         """End a step: use the reduction of the step before, start this one's. Collective: yes."""
         self._step += 1
         self._call = 0
+        if self._step == 1:
+            self._check_ids()
         with self._stopwatch.timing("sync"):
-            self._learn(self._take_in(self._step - 1))
+            counts = self._take_in(self._step - 1)
             for learner in self._learners:
                 learner.count_outcome()
-            self._rates = tuple(route.audit_rate for route in self.routes)
-            self._reduction.start(np.concatenate([route.take_counts().pack() for route in self.routes]))
+            self._start_reduction()
+        with self._stopwatch.timing("learn"):
+            self._learn(counts)
 
     def finish(self, results: Results) -> Summary:
         """Write what is left, stop everything, write the summary. Collective: yes."""
         self._take_in(self._step)
+        # Decisions made since the last end of a step count as well.
+        self._start_reduction()
+        self._take_in(self._step)
+        results = replace(results, loop_seconds=self._stopwatch.total - self._stopwatch.seconds["setup"])
         with self._stopwatch.timing("io"):
             self._journal.flush()
             for learner in self._learners:
@@ -145,7 +157,10 @@ class Session:
     def results(self) -> Results:
         """Give what the session knows of itself for the summary; the loop adds what it knows."""
         return Results(
-            steps=self._step, models=self._models, retrainings=sum(learner.rounds for learner in self._learners)
+            steps=self._step,
+            models=self._models,
+            retrainings=sum(learner.rounds for learner in self._learners),
+            loop_seconds=0.0,
         )
 
     def release(self) -> None:
@@ -154,15 +169,17 @@ class Session:
 
     def _route(self, operator: Operator) -> Route:
         case = self._plan.case
+        deterministic = case.learning.mode == "deterministic"
         return Route(
             operator,
             self._plan.controller,
             seed=case.run.seed,
-            deadline=case.exchange.deadline,
+            deadline=case.exchange.patience if deterministic else case.exchange.deadline,
+            must_answer=deterministic,
             stopwatch=self._stopwatch,
         )
 
-    def _start_services(self, started: ExitStack) -> "tuple[NodeServices, list[Learner]]":
+    def _start_learning(self, started: ExitStack) -> "list[Learner]":
         # Imported here: a run of physics alone needs neither torch nor Ray.
         from coupler.coupling.learner import Learner, LearnerPlan
         from coupler.coupling.services import NodeServices
@@ -171,12 +188,30 @@ class Session:
         routes = dict(zip(plan.operators, self.routes, strict=True))
         services = NodeServices(plan.case, self._nodes, routes, plan.elements, self.folder.models)
         started.callback(services.close)
-        elements = self._nodes.job.allreduce(plan.elements)
-        learners = [
-            Learner(LearnerPlan(index, name, elements, plan.case, self.folder), route, self._nodes, services.service)
+        return [
+            Learner(LearnerPlan(index, name, plan.case, self.folder), route, self._nodes, services.service)
             for index, (name, route) in enumerate(routes.items())
         ]
-        return services, learners
+
+    def _start_reduction(self) -> None:
+        self._rates = tuple(route.audit_rate for route in self.routes)
+        self._reduction.start(np.concatenate([route.take_counts().pack() for route in self.routes]))
+
+    def _check_ids(self) -> None:
+        """Refuse ids that are not unique over the ranks: elements that share a coin would break the certificate."""
+        everyone = self._nodes.job.gather(self._first_ids)
+
+        def check() -> None:
+            ids = np.sort(np.concatenate(everyone or []))
+            twice = ids[:-1][ids[1:] == ids[:-1]]
+            if len(twice):
+                raise FieldMismatch(
+                    f"step 1: the id {twice[0]} was given to several elements. Ids must be unique over all ranks, "
+                    "because the audit coins hang on them: number the elements globally, for example "
+                    "comm.rank * n + numpy.arange(n)."
+                )
+
+        on_first(self._nodes.job, check)
 
     def _take_in(self, step: int) -> tuple[Counts, ...]:
         """Use the reduction of a step: controllers and journal; give the counts, none if there was no such step."""
@@ -196,9 +231,9 @@ class Session:
                 self._promote(learner.index, card)
 
     def _promote(self, index: int, card: "ModelCard") -> None:
-        assert self._services is not None
-        self._services.promote(index, card)
         route = self.routes[index]
+        assert route.transport is not None
+        route.transport.prepare(card.version)
         route.limits = Limits.of(route.operator.signature, np.array(card.range_lower), np.array(card.range_upper))
         route.state = route.controller.promoted(route.state, card.version, card.threshold)
         self._models.append(

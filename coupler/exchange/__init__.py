@@ -3,7 +3,7 @@
 from coupler.exchange.arena import Arena, ArenaAddress, ArenaLayout, Slot, SlotShape
 from coupler.exchange.inprocess import InProcessTransport
 from coupler.exchange.shared import SharedTransport
-from coupler.exchange.transport import Answer, Predict, Transport
+from coupler.exchange.transport import Answer, Load, Predict, Transport
 
 __all__ = [
     "Answer",
@@ -11,6 +11,7 @@ __all__ = [
     "ArenaAddress",
     "ArenaLayout",
     "InProcessTransport",
+    "Load",
     "Predict",
     "SharedTransport",
     "Slot",

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coupler.errors import CouplerError
+from coupler.exchange.doorbell import ring
 
 _NAME = "coupler-arena"
 # A cache line: what different processes write must never share one.
@@ -184,6 +185,12 @@ class Arena:
     def address(self) -> ArenaAddress:
         """Where to :meth:`attach`; only the owner's is valid for others."""
         return ArenaAddress(self._owner, self._descriptor, self.layout)
+
+    def dismiss(self) -> None:
+        """Ask the server to return from its work."""
+        self.stop[0] = 1
+        self.bell += np.uint32(1)
+        ring(self.bell)
 
     def close(self) -> None:
         """Close the descriptor. The mapping lives as long as somebody holds a view of it."""

@@ -1,13 +1,16 @@
 """The in-process transport: the model inside the rank, for CPU-only machines and as the yardstick."""
 
+import logging
 import time
 
 import numpy as np
 from numpy.typing import NDArray
 
 from coupler.exchange.arena import SlotShape
-from coupler.exchange.transport import Answer, Predict, Transport
+from coupler.exchange.transport import Answer, Load, Predict, Transport
 from coupler.records import Reason
+
+_log = logging.getLogger("coupler.model")
 
 
 class InProcessTransport(Transport):
@@ -19,11 +22,13 @@ class InProcessTransport(Transport):
         Capacity and columns, as a slot of the arena would have.
     predict : callable
         The model; see :data:`coupler.exchange.transport.Predict`.
+    load : callable
+        Loads a version of it; see :data:`coupler.exchange.transport.Load`.
     """
 
-    def __init__(self, shape: SlotShape, predict: Predict) -> None:
+    def __init__(self, shape: SlotShape, predict: Predict, load: Load) -> None:
         self.capacity = shape.capacity
-        self._predict = predict
+        self._predict, self._load = predict, load
         self._inputs = np.zeros((shape.capacity, shape.n_in))
         self._mean = np.zeros((shape.capacity, shape.n_out))
         self._score = np.zeros(shape.capacity)
@@ -38,12 +43,23 @@ class InProcessTransport(Transport):
         self._question = (count, dt, version)
 
     def answer(self, deadline: float) -> Answer:
-        """Run the model; there is nobody to wait for, so the deadline does not apply."""
+        """Run the model; there is nobody to wait for, so the deadline does not apply.
+
+        What it cannot answer is not finite, as from a server, and the gates send it to the truth.
+        """
         count, dt, version = self._question
         mean, score = self._mean[:count], self._score[:count]
         started = time.perf_counter()
-        self._predict(self._inputs[:count], dt, version, mean, score)
+        try:
+            self._predict(self._inputs[:count], dt, version, mean, score)
+        except Exception as error:  # noqa: BLE001  # the edge of the user's model
+            _log.error("version %d: %s", version, error)
+            mean[...], score[...] = np.nan, np.nan
         return Answer(Reason.ACCEPTED, mean, score, time.perf_counter() - started)
+
+    def prepare(self, version: int) -> None:
+        """Load the version into this rank."""
+        self._load(version)
 
     @property
     def busy(self) -> bool:

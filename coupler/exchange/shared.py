@@ -33,7 +33,6 @@ class SharedTransport(Transport):
         self._server = _ProcessWatch(int(arena.server_pid[0]))
         self.capacity = self._slot.shape.capacity
         self._count = 0
-        self._asked = 0.0
 
     def inputs(self, count: int) -> NDArray[np.float64]:
         """Give this rank's part of the arena: what is gathered into it is where the server reads."""
@@ -44,17 +43,21 @@ class SharedTransport(Transport):
         slot = self._slot
         self._count = count
         slot.count[0], slot.version[0], slot.dt[0] = count, version, dt
-        self._asked = time.perf_counter()
         slot.request += np.uint32(1)  # the whole array: it wraps round without a word
         self._arena.bell += np.uint32(1)
         ring(self._arena.bell)
 
     def answer(self, deadline: float) -> Answer:
-        """Wait until the answer's number is the question's; the deadline runs from the asking."""
+        """Wait until the answer's number is the question's.
+
+        The deadline runs from here, not from the asking: audits are computed in between, and a question must not
+        be given up because many of its elements were audited.
+        """
         slot = self._slot
+        started = time.perf_counter()
         reason = Reason.ACCEPTED
         while (seen := int(slot.answer[0])) != int(slot.request[0]):
-            left = deadline - (time.perf_counter() - self._asked)
+            left = deadline - (time.perf_counter() - started)
             if left <= 0:
                 reason = Reason.TIMEOUT
                 break
@@ -64,6 +67,9 @@ class SharedTransport(Transport):
             if not wait_for_change(slot.answer, seen, min(left, _LIVENESS_SECONDS)):
                 ring(self._arena.bell)  # ranks count on the bell without a lock: the server may have slept through ours
         return Answer(reason, slot.mean[: self._count], slot.score[: self._count], float(slot.seconds[0]))
+
+    def prepare(self, version: int) -> None:
+        """Nothing to do: the server loads a version before anybody hears of it."""
 
     @property
     def busy(self) -> bool:

@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 
 from coupler.records import Reason
 
+Load = Callable[[int], None]
+"""``load(version)`` makes a version of the model ready to be asked."""
+
 Predict = Callable[[NDArray[np.float64], float, int, NDArray[np.float64], NDArray[np.float64]], None]
 """``predict(inputs, dt, version, mean, score)`` answers (n, n_in) rows into mean (n, n_out) and score (n,)."""
 
@@ -59,6 +62,10 @@ class Transport(ABC):
     @abstractmethod
     def answer(self, deadline: float) -> Answer:
         """Wait for the answer to the last question, at most ``deadline`` seconds; never raises for a lost server."""
+
+    @abstractmethod
+    def prepare(self, version: int) -> None:
+        """Make a version ready to be asked, before the first question to it."""
 
     @property
     @abstractmethod

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
+from coupler.atomic import creating
 from coupler.errors import CouplerError
 
 
@@ -42,11 +43,13 @@ class RoundFolder:
         self._folder, self._operator = Path(folder), operator
 
     def publish(self, number: int, outcome: RoundOutcome) -> None:
-        """Write an outcome atomically: it is not there, or it is whole."""
+        """Write an outcome: it is not there, or it is whole, and the first one written stays.
+
+        Rank 0 gives up a trainer that was only slow, and then both have something to say; all ranks must read the same.
+        """
         path = self._path(number)
-        temporary = path.with_suffix(".json.tmp")
-        temporary.write_text(outcome.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        temporary.replace(path)
+        with creating(path) as temporary:
+            temporary.write_text(outcome.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
     def published(self, number: int) -> bool:
         """Whether the round has ended; cheap enough to ask every step."""

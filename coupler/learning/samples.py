@@ -143,7 +143,7 @@ class SampleStore:
         if not segments:
             raise CouplerError(
                 f'There are no samples of "{self._operator}" in {self._folder}, so nothing can be learned: '
-                "check learning.mode and learning.keep, or the path."
+                "check learning.mode and learning.renewal, or the path."
             )
         return _newest(segments[0], newest)
 

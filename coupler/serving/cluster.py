@@ -5,7 +5,7 @@ import secrets
 import socket
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import coupler
@@ -39,10 +39,13 @@ class Cluster:
         self._reaper: Reaper | None = None
         self._auth_before = {name: os.environ.get(name) for name in _AUTH}
         given = address or os.environ.get("RAY_ADDRESS")
-        if given:
-            self._connect(given)
-        else:
-            self._start_embedded()
+        with ExitStack() as failed:
+            failed.callback(self.close)
+            if given:
+                self._connect(given)
+            else:
+                self._start_embedded()
+            failed.pop_all()
 
     def close(self) -> None:
         """Disconnect; end and clean up everything an embedded cluster started."""
@@ -62,9 +65,9 @@ class Cluster:
 
         _check_reachable(address)
         try:
-            with _environment({}):
+            with _environment(_PATIENT):
                 ray.init(address=address, log_to_driver=False, configure_logging=False, namespace=_namespace())
-        except (ConnectionError, RuntimeError, ValueError) as error:
+        except (ConnectionError, RuntimeError, ValueError) as error:  # what Ray raises for a cluster that is not one
             first = str(error).strip().splitlines()[0]
             raise ConfigError(
                 f"The Ray cluster at {address} does not answer: {first} Start it, or leave out ray.address and "
@@ -74,7 +77,8 @@ class Cluster:
 
     def _start_embedded(self) -> None:
         folder = Path(tempfile.mkdtemp(prefix="coupler-ray-", dir="/tmp"))  # short: Unix sockets allow 107 bytes
-        self._reaper = Reaper(folder)
+        with _environment({}):
+            self._reaper = Reaper(folder)
         token = folder / "token"
         token.touch(mode=0o600)
         token.write_text(secrets.token_hex(32))
@@ -96,8 +100,11 @@ class Cluster:
             )
 
 
+# Without its control service Ray ends the driver after a minute, and the driver is a rank: it must go on as physics.
+_PATIENT = {"RAY_gcs_rpc_server_reconnect_timeout_s": "1000000"}
 _AUTH = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH")
 _EMBEDDED = {
+    **_PATIENT,
     # Ray replaces a loopback address by the node's unless it believes that it cannot form a cluster.
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     # Ray runs workers at nice 15; a server must not wait behind the ranks it answers.
@@ -137,7 +144,8 @@ def _environment(extra: Mapping[str, str]) -> Iterator[None]:
         if name.startswith(_MPI_PREFIXES):
             del os.environ[name]
     package = str(Path(coupler.__file__).resolve().parents[1])
-    paths = [package, *filter(None, before.get("PYTHONPATH", "").split(os.pathsep))]
+    # The working directory as well: a plug-in named package.module:Class may be there.
+    paths = [package, os.getcwd(), *filter(None, before.get("PYTHONPATH", "").split(os.pathsep))]
     os.environ.update({**extra, "PYTHONPATH": os.pathsep.join(paths)})
     try:
         yield

@@ -5,6 +5,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
+# What MPI launchers tell the processes they start.
+_LAUNCHED = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS")
+
 
 @dataclass(frozen=True)
 class CoreMap:
@@ -48,15 +51,18 @@ def plan(ranks: Sequence[frozenset[int]], cores: frozenset[int]) -> CoreMap:
 
 @contextmanager
 def all_cores() -> Iterator[frozenset[int]]:
-    """Lift this process's own binding for a moment, and say which cores the job may use at all.
+    """Lift the launcher's binding of this rank for a moment, and say which cores the job may use at all.
 
-    What is started inside does not inherit the one core of a bound rank. Where a sandbox forbids it, nothing changes.
+    What is started inside does not inherit the one core of a bound rank. The job's cores are those of the launcher
+    that started the ranks, so a binding of the user's own holds for ranks, server and trainer alike. Where a sandbox
+    forbids it, nothing changes.
 
     Collective: no.
     """
     before = os.sched_getaffinity(0)
-    with suppress(OSError):
-        os.sched_setaffinity(0, range(os.cpu_count() or 1))  # the system keeps those of the job's control group
+    if any(name in os.environ for name in _LAUNCHED):
+        with suppress(OSError):
+            os.sched_setaffinity(0, before | os.sched_getaffinity(os.getppid()))
     try:
         yield frozenset(os.sched_getaffinity(0))
     finally:

@@ -15,7 +15,7 @@ from coupler.exchange.doorbell import ring, wait_for_change
 from coupler.learning.registry import Registry
 from coupler.serving.predictor import Predictor, choose_device
 
-_log = logging.getLogger("coupler.server")
+_log = logging.getLogger("coupler")
 # How long an idle server sleeps before it looks again whether it should stop [s].
 _IDLE_SECONDS = 0.2
 
@@ -66,6 +66,7 @@ class Server:
         self._device = choose_device(device)
         columns = {slot.operator: (slot.n_in, slot.n_out) for slot in address.layout.slots}
         self._predictors = [Predictor(*columns[index], self._device, threads) for index in range(len(operators))]
+        _log.addHandler(logging.FileHandler(Path(models).parent / "server.log", delay=True))
         self._arena.server_pid[0] = os.getpid()
 
     def report(self) -> ServerReport:
@@ -78,15 +79,24 @@ class Server:
         self._predictors[operator].load(version, surrogate)
 
     def serve(self) -> None:
-        """Answer whoever is ready, one forward per operator and version, until the arena says stop."""
-        arena = self._arena
-        while not arena.stop[0]:
-            bell = int(arena.bell[0])
-            ready = [slot for slot in arena.slots if slot.pending]
-            if ready:
-                self._answer(ready)
-            else:
-                wait_for_change(arena.bell, bell, _IDLE_SECONDS)
+        """Answer whoever is ready, one forward per operator and version, until the arena says stop.
+
+        If that ever fails the process ends with it: the ranks watch the process, and go on without it at once.
+        """
+        try:
+            while not self._arena.stop[0]:
+                self._serve_once()
+        except Exception:  # noqa: BLE001, the edge of the process
+            _log.exception("the server ends")
+            os._exit(1)
+
+    def _serve_once(self) -> None:
+        bell = int(self._arena.bell[0])
+        ready = [slot for slot in self._arena.slots if slot.pending]
+        if ready:
+            self._answer(ready)
+        else:
+            wait_for_change(self._arena.bell, bell, _IDLE_SECONDS)
 
     def _answer(self, ready: list[Slot]) -> None:
         groups: dict[tuple[int, int], list[_Question]] = defaultdict(list)
@@ -102,12 +112,7 @@ class Server:
         mean = np.empty((len(inputs), questions[0].slot.shape.n_out))
         score = np.empty(len(inputs))
         started = time.perf_counter()
-        try:
-            self._predictors[operator].predict(inputs, dt, version, mean, score)
-        except Exception as error:  # noqa: BLE001
-            # The edge of the user's model: what it cannot answer is not finite, and the gates send it to the truth.
-            _log.error("operator %s, version %d: %s", self._operators[operator], version, error)
-            mean[...], score[...] = np.nan, np.nan
+        self._predictors[operator].answer(inputs, dt, version, mean, score)
         seconds = time.perf_counter() - started
         start = 0
         for question in questions:

@@ -1,5 +1,6 @@
 """What the leading rank of a node holds of Ray: cluster, server and trainer, from start to end."""
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,7 +9,7 @@ from coupler.exchange import ArenaAddress
 from coupler.learning.trainer import TrainingTask
 from coupler.serving.cluster import Cluster
 from coupler.serving.placement import CoreMap
-from coupler.serving.server import Server, ServerReport
+from coupler.serving.server import Server
 
 # Longest wait for an actor to start: a first import of torch from a cold network file system is slow [s].
 _START_SECONDS = 180.0
@@ -60,41 +61,30 @@ class Service:
     """
 
     def __init__(self, plan: ServicePlan) -> None:
-        self._cluster = Cluster(plan.address)
-        try:
-            self._server = None if plan.arena is None else _start_server(plan, plan.arena)
-            self._trainer = _start_trainer(plan, self._server)
-        except BaseException:
-            self._cluster.close()
-            raise
-        self._training: Any = None
-        self._serving = None if self._server is None else self._server.serve.remote()
-
-    def report(self) -> ServerReport | None:
-        """Say where the server runs, once it does; None without a server."""
-        import ray
-
-        return None if self._server is None else ray.get(self._server.report.remote(), timeout=_START_SECONDS)
-
-    def load(self, operator: int, version: int) -> None:
-        """Have the server load a version that is already in the registry."""
-        import ray
-
-        if self._server is not None:
-            ray.get(self._server.load.remote(operator, version), timeout=_START_SECONDS)
+        self._trainings: dict[int, Any] = {}
+        with ExitStack() as started:
+            cluster = Cluster(plan.address)
+            started.callback(cluster.close)
+            server = None if plan.arena is None else _start_server(plan, plan.arena)
+            self._trainer = _start_trainer(plan, server)
+            if server is not None:
+                server.serve.remote()
+            self._actors = [actor for actor in (server, self._trainer) if actor is not None]
+            self._started = started.pop_all()
 
     def train(self, operator: int, number: int, task: TrainingTask) -> None:
         """Start a training round; its outcome appears in the models' folder."""
-        self._training = self._trainer.train.remote(operator, number, task)
+        self._trainings[operator] = self._trainer.train.remote(operator, number, task)
 
-    def training_failure(self) -> str | None:
-        """Say why the round under way will never have an outcome, if that is so."""
+    def training_failure(self, operator: int) -> str | None:
+        """Say why the operator's round under way will never have an outcome, if that is so."""
         import ray
 
-        if self._training is None or not ray.wait([self._training], timeout=0)[0]:
+        training = self._trainings.get(operator)
+        if training is None or not ray.wait([training], timeout=0)[0]:
             return None
         try:
-            ray.get(self._training)
+            ray.get(training)
         except ray.exceptions.RayError as error:
             return str(error).strip().splitlines()[-1]
         return None
@@ -103,16 +93,15 @@ class Service:
         """End server, trainer and an embedded cluster."""
         import ray
 
-        for actor in (self._server, self._trainer):
-            if actor is not None:
-                ray.kill(actor)
-        self._cluster.close()
+        for actor in self._actors:
+            ray.kill(actor)
+        self._started.close()
 
 
 def _start_server(plan: ServicePlan, arena: ArenaAddress) -> Any:
     import ray
 
-    options = _here(plan.device)
+    options = _here()
     actor: Any = ray.remote(Server)
     server = actor.options(max_concurrency=2, **options).remote(
         arena, plan.operators, plan.models, plan.device, plan.threads, tuple(sorted(plan.cores.services))
@@ -127,19 +116,18 @@ def _start_trainer(plan: ServicePlan, server: Any) -> Any:
     from coupler.serving.training import TrainingActor
 
     actor: Any = ray.remote(TrainingActor)
-    return actor.options(**_here("cpu")).remote(server, tuple(sorted(plan.cores.services)), plan.threads)
+    return actor.options(**_here()).remote(server, tuple(sorted(plan.cores.services)), plan.threads)
 
 
-def _here(device: str) -> dict[str, Any]:
-    """Actor options: on this very node, with a GPU if there is one to be had."""
+def _here() -> dict[str, Any]:
+    """Actor options: on this very node, and without a share of Ray's GPUs, or Ray would hide the others from torch."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     node = ray.get_runtime_context().get_node_id()
-    gpus = 0 if device == "cpu" else min(1.0, ray.cluster_resources().get("GPU", 0.0))  # type: ignore[no-untyped-call]
     return {
         "num_cpus": 0,
-        "num_gpus": gpus,
+        "num_gpus": 0,
         "scheduling_strategy": NodeAffinitySchedulingStrategy(node_id=node, soft=False),
     }
 

@@ -6,6 +6,7 @@
 Run it with ``mpirun -n 2 python launch/own_loop/combustion.py``; the case beside it says how to couple.
 """
 
+import argparse
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,9 @@ def burn(inputs, dt):
 
 def main():
     """Step the ring."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--steps", type=int, default=STEPS, help="time steps (default: %(default)s)")
+    steps = parser.parse_args().steps
     comm = MPI.COMM_WORLD
     first, last = comm.rank * CELLS // comm.size, (comm.rank + 1) * CELLS // comm.size
     ids = np.arange(first, last)
@@ -55,7 +59,7 @@ def main():
     )
 
     with Coupling(operator, case=Path(__file__).with_name("case.toml"), comm=comm, name="combustion") as coupling:
-        for step in range(STEPS):
+        for step in range(steps):
             upstream = np.empty(2)
             comm.Sendrecv(cells[-1].copy(), (comm.rank + 1) % comm.size, recvbuf=upstream)
             cells -= COURANT * (cells - np.vstack((upstream, cells[:-1])))

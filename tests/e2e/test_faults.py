@@ -23,6 +23,7 @@ MANY, ENDLESS = "run.steps=6000", "run.steps=100000000"
 DEADLINE = 1.0
 # What is left of a job may take so long to end: Open MPI's own patience, the reaper's, and a busy machine's.
 END_SECONDS = 30.0
+PLUGINS = Path(__file__).parent / "plugins"
 
 
 def test_a_run_goes_on_without_its_server(processes: "Processes", start: "Start") -> None:
@@ -74,9 +75,7 @@ def test_a_run_goes_on_without_its_trainer(processes: "Processes", start: "Start
 
 
 @pytest.mark.parametrize("victim", ["rank 0", "rank 1", "mpirun"])
-def test_a_job_that_is_killed_takes_everything_with_it(
-    processes: "Processes", start: "Start", victim: str
-) -> None:
+def test_a_job_that_is_killed_takes_everything_with_it(processes: "Processes", start: "Start", victim: str) -> None:
     run = start("heat.toml", 2, ASYNCHRONOUS, ENDLESS)
     run.until_a_model_answers()
 
@@ -97,6 +96,40 @@ def test_a_job_that_is_asked_to_end_ends(processes: "Processes", start: "Start",
 
     assert finished.returncode != 0
     assert "Traceback" not in finished.stdout, finished.stdout
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_truth_that_raises_on_one_rank_ends_all_of_them(start: "Start", place: int) -> None:
+    kernel = (f'kernel.name="{PLUGINS}/kernels.py:Failing"', f"kernel.params={{rank = {place}, step = 40}}")
+
+    finished = start("heat.toml", 2, *kernel).running.end(timeout=60)
+
+    assert finished.returncode == 1, finished.stdout
+    assert "ArithmeticError: the lattice has melted" in finished.stdout
+
+
+def test_a_truth_of_the_wrong_shape_is_the_user_s_mistake_in_one_sentence(start: "Start") -> None:
+    kernel = (f'kernel.name="{PLUGINS}/kernels.py:Failing"', "kernel.params={rank = 1, step = 3, raises = false}")
+
+    finished = start("heat.toml", 2, *kernel, "controller.mode=physics").running.end(timeout=60)
+
+    assert finished.returncode == 2, finished.stdout
+    assert "coupler: The truth returned an array of shape (288, 1) where" in finished.stdout
+    assert "Traceback" not in finished.stdout
+
+
+@pytest.mark.parametrize("transport", ["shared", "inprocess"])
+def test_a_model_that_answers_nonsense_is_vetoed_and_the_physics_stays(couple: "Couple", transport: str) -> None:
+    physics = couple("decays.toml", 2, "controller.mode=physics").summary
+
+    run = couple("decays.toml", 2, f"exchange.transport={transport}")
+
+    assert run.summary.state_sha256 == physics.state_sha256
+    assert len(run.summary.models) == 3
+    assert run.summary.decisions.accepted == 0
+    assert run.summary.decisions.vetoed == run.summary.reasons["not_finite"]
+    for operator in range(3):
+        assert run.reasons(after=20, operator=operator).keys() == {Reason.NOT_FINITE, Reason.AUDIT}
 
 
 def find(processes: "Processes", name: str) -> int | None:

@@ -67,11 +67,27 @@ def bound() -> Iterator[frozenset[int]]:
     os.sched_setaffinity(0, before)
 
 
-def test_a_bound_process_finds_all_cores_of_its_job_and_stays_bound(bound: frozenset[int]) -> None:
+LAUNCHED = "OMPI_COMM_WORLD_SIZE"
+
+
+def test_a_rank_finds_the_cores_of_its_launcher_and_stays_bound(
+    bound: frozenset[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(LAUNCHED, "2")
+
     with all_cores() as cores:
-        assert os.sched_getaffinity(0) == cores >= bound
+        assert os.sched_getaffinity(0) == cores == bound | os.sched_getaffinity(os.getppid())
 
     assert os.sched_getaffinity(0) == bound
+
+
+def test_a_process_that_its_user_has_bound_stays_where_it_is(
+    bound: frozenset[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(LAUNCHED, raising=False)
+
+    with all_cores() as cores:
+        assert cores == bound
 
 
 def test_a_process_stays_bound_when_what_it_starts_fails(bound: frozenset[int]) -> None:

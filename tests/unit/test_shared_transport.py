@@ -30,7 +30,7 @@ pytestmark = pytest.mark.timeout(120)
 CAPACITY = CHUNK_ROWS + 500
 DEADLINE = 0.3
 # Much longer than anything here may take: who waits for so long has missed something.
-LONG_SECONDS = 60.0
+LONG_SECONDS = 30.0
 # For a machine that others use too; still far from LONG_SECONDS.
 PROMPT_SECONDS = 5.0
 COLUMNS = (Field("u"), Field("v"))
@@ -312,7 +312,7 @@ def test_a_stopped_server_costs_one_deadline_and_answers_again_afterwards(node: 
     _assert_answered(transport.answer(LONG_SECONDS), rows, dt=2.0)
 
 
-def test_the_deadline_runs_from_the_asking(arena: Arena) -> None:
+def test_audits_between_question_and_answer_do_not_count_against_the_deadline(arena: Arena) -> None:
     transport = SharedTransport(arena, 0)
     _ask(transport, _rows(3))
     wait_for_change(arena.slots[0].answer, 0, DEADLINE)  # the rank computes truth meanwhile
@@ -320,7 +320,7 @@ def test_the_deadline_runs_from_the_asking(arena: Arena) -> None:
     started = time.perf_counter()
     assert transport.answer(DEADLINE).reason is Reason.TIMEOUT
 
-    assert time.perf_counter() - started < DEADLINE / 2
+    assert DEADLINE <= time.perf_counter() - started < DEADLINE + PROMPT_SECONDS
 
 
 def test_a_late_answer_to_an_abandoned_question_is_ignored(node: Node) -> None:

@@ -1,0 +1,54 @@
+"""Kernels that try what a run does with them."""
+
+import numpy as np
+
+from coupler import Field, Kernel, Operator
+from coupler.kernels.heat import Heat
+
+
+class Failing(Heat):
+    """Conducts heat until its truth fails on one rank: it raises, or it returns what it did not declare."""
+
+    def __init__(self, *, rank: int, step: int, raises: bool = True) -> None:
+        self.rank, self.last, self.raises, self.number = rank, step, raises, 0
+        super().__init__()
+
+    def relax(self, inputs, dt):
+        if not self.here or self.number < self.last:
+            return super().relax(inputs, dt)
+        if self.raises:
+            raise ArithmeticError("the lattice has melted")
+        return super().relax(inputs, dt)[:, :1]
+
+    def start(self, state, grid):
+        self.here = grid.rank == self.rank
+        super().start(state, grid)
+
+    def step(self, state, grid, dt, evaluate):
+        self.number += 1
+        super().step(state, grid, dt, evaluate)
+
+
+class Decays(Kernel):
+    """Three quantities, each with an operator of its own, and each operator with a batch of its own size."""
+
+    fields = (Field("nan"), Field("shape"), Field("error"))
+    halo = 0
+
+    def __init__(self) -> None:
+        for field in self.fields:
+            setattr(
+                self, field.name, Operator(decay, inputs=(field.name,), outputs=(field.name,), atol=1e-3, rtol=1e-3)
+            )
+
+    def start(self, state, grid):
+        for local in state.values():
+            local.interior[...] = 1.0 + grid.ids.reshape(grid.local_shape) / np.prod(grid.shape)
+
+    def step(self, state, grid, dt, evaluate):
+        for operator in self.operators.values():
+            evaluate(operator, state, dt)
+
+
+def decay(inputs, dt):
+    return inputs * np.exp(-dt)

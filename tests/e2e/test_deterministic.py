@@ -1,0 +1,34 @@
+"""Deterministic learning: the whole loop, models included, is the same bits on any number of ranks and by either way."""
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.e2e.conftest import Couple, RunFiles
+
+pytestmark = [pytest.mark.e2e, pytest.mark.ray]
+
+
+@pytest.fixture(scope="module")
+def reference(couple: "Couple") -> "RunFiles":
+    return couple("bz.toml", 2)
+
+
+@pytest.mark.parametrize(
+    ("ranks", "settings"),
+    [(1, ()), (4, ()), (2, ("exchange.transport=inprocess",))],
+    ids=["1 rank", "4 ranks", "in the ranks' own processes"],
+)
+def test_a_learning_run_is_the_same_bits(
+    couple: "Couple", reference: "RunFiles", ranks: int, settings: tuple[str, ...]
+) -> None:
+    run = couple("bz.toml", ranks, *settings)
+
+    assert run.summary.ranks == ranks
+    assert run.summary.models == reference.summary.models
+    assert len(run.summary.models) >= 2
+    assert run.summary.decisions == reference.summary.decisions
+    assert run.summary.reasons == reference.summary.reasons
+    assert run.summary.certificate == reference.summary.certificate
+    assert run.summary.state_sha256 == reference.summary.state_sha256
