@@ -115,7 +115,7 @@ def bench(
 
 def main() -> None:
     """Run the command line: one sentence and exit code 2 for a user's mistake, an abort of all ranks for ours."""
-    sys.path.insert(0, os.getcwd())  # as `python -m coupler` does: my_kernel:MyKernel may be here
+    sys.path.insert(0, str(Path.cwd()))  # as `python -m coupler` does: my_kernel:MyKernel may be here
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
     _keep_to_itself()

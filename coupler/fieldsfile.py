@@ -82,6 +82,7 @@ class FieldsFile:
             return
         with self._open() as file:
             for name, whole in wholes.items():
+                assert whole is not None
                 _append(file[name], whole)
             # Last: a moment counts once its time is there.
             _append(file["step"], np.int64(step))

@@ -215,12 +215,14 @@ class Coupling:
         return self._started
 
     def _fail(self, error: BaseException) -> None:
-        """Stop what was started; with several ranks, end all: for all this one knows it fails alone."""
-        try:
-            self._started.release()
-        finally:
-            if self._comm.size > 1:
-                abort(_last_words(error), _exit_code(error))
+        """Stop what was started; with several ranks, end all: for all this one knows it fails alone.
+
+        They end at once: a rank that stopped the server first would have the others name that as the reason. What is
+        left the reaper removes, as after a kill.
+        """
+        if self._comm.size > 1:
+            abort(_last_words(error), _exit_code(error))
+        self._started.release()
 
     def _index(self, operator: str | None) -> int:
         names = list(self._plan.operators)

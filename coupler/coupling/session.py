@@ -1,5 +1,6 @@
 """A running session: everything that exists between the start and the end of a coupled run on this rank."""
 
+import logging
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -29,6 +30,8 @@ from coupler.summary import ModelSummary, Summary
 if TYPE_CHECKING:
     from coupler.coupling.learner import Learner
     from coupler.learning.registry import ModelCard
+
+_log = logging.getLogger("coupler.session")
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,10 @@ class Session:
 
     def __init__(self, plan: SessionPlan, comm: MPI.Intracomm, stopwatch: Stopwatch) -> None:
         self._plan, self._stopwatch = plan, stopwatch
+        if plan.controller.mode == "surrogate" and comm.rank == 0:
+            _log.warning(
+                "MODE SURROGATE: every answer is taken, however wrong, and nothing is promised. For experiments."
+            )
         self._step = self._call = 0
         self._models: list[ModelSummary] = []
         self._rates: tuple[float, ...] = ()
@@ -141,7 +148,7 @@ class Session:
         self._take_in(self._step)
         # Decisions made since the last end of a step count as well.
         self._start_reduction()
-        self._take_in(self._step)
+        self._take_in(self._step + 1)
         results = replace(results, loop_seconds=self._stopwatch.total - self._stopwatch.seconds["setup"])
         with self._stopwatch.timing("io"):
             self._journal.flush()
@@ -219,6 +226,8 @@ class Session:
         if reduced is None:
             return ()
         counts = tuple(Counts.unpack(part) for part in np.split(reduced, len(self.routes)))
+        if step > self._step and not any(totals.elements for totals in counts):
+            return counts  # nothing was decided after the last end of a step
         self._account.add(StepTotals(step, counts, self._rates))
         self._journal.step(step, self.progress)
         return counts

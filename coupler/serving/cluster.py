@@ -145,7 +145,7 @@ def _environment(extra: Mapping[str, str]) -> Iterator[None]:
             del os.environ[name]
     package = str(Path(coupler.__file__).resolve().parents[1])
     # The working directory as well: a plug-in named package.module:Class may be there.
-    paths = [package, os.getcwd(), *filter(None, before.get("PYTHONPATH", "").split(os.pathsep))]
+    paths = [package, str(Path.cwd()), *filter(None, before.get("PYTHONPATH", "").split(os.pathsep))]
     os.environ.update({**extra, "PYTHONPATH": os.pathsep.join(paths)})
     try:
         yield

@@ -1,4 +1,4 @@
-"""Deterministic learning: the whole loop, models included, is the same bits on any number of ranks and by either way."""
+"""Deterministic learning: the whole loop, models included, is the same bits on any ranks and by either transport."""
 
 from typing import TYPE_CHECKING
 

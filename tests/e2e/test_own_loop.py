@@ -120,7 +120,7 @@ def test_of_several_operators_one_must_be_named(tmp_path: Path) -> None:
     with Coupling(named, case=physics(), comm=MPI.COMM_SELF, out=tmp_path / "run") as coupling:
         with pytest.raises(FieldMismatch, match='for example operator="left"'):
             coupling.evaluate(np.ones((3, 2)), IDS, 0.1)
-        with pytest.raises(FieldMismatch, match='no operator "rigth". Did you mean "right"'):
+        with pytest.raises(FieldMismatch, match=r'no operator "rigth"\. Did you mean "right"'):
             coupling.evaluate(np.ones((3, 2)), IDS, 0.1, operator="rigth")
         assert (coupling.evaluate(np.ones((3, 2)), IDS, 0.1, operator="right") == 0.5).all()
 

@@ -28,7 +28,7 @@ READING = {
     "steps=3": "write section.key=value",
 }
 BUILDING = {
-    "kernel.name=coupler.kernels.heet:Heat": 'no module "coupler.kernels.heet". Did you mean "heat"?',
+    "kernel.name=coupler.kernels.heet:Heat": 'Did you mean "heat"?',
     "kernel.name=coupler.kernels.heat:Heet": 'no "Heet" in coupler.kernels.heat. Did you mean "Heat"?',
     "kernel.name=absent.py:Heat": "absent.py",
     "kernel.name=coupler.field:Field": "is not a Kernel",
@@ -112,10 +112,9 @@ def test_more_ranks_than_cells_is_one_sentence_of_all_ranks(mpirun: "MpiRun", tm
     finished = mpirun(5, "-m", "coupler", "run", str(HEAT), "--set", "grid.shape=[2,2]", "--out", "never")
 
     assert finished.returncode == 2, finished.stdout
-    assert sentences(finished.stdout) == [
-        "coupler: 5 ranks cannot share grid.shape = [2, 2] with halo 1, because every rank needs a block at least 1 "
-        "wide in each dimension: start fewer ranks (mpirun -n 4) or give a larger grid.shape."
-    ]
+    (sentence,) = sentences(finished.stdout)
+    assert "5 ranks cannot share grid.shape = [2, 2]" in sentence
+    assert "mpirun -n 4" in sentence
     assert not (tmp_path / "never").exists()
 
 
