@@ -99,7 +99,7 @@ class ControllerSection(Section):
     policy: Literal["budget"] = _key("budget", "the rule that moves the threshold")
     target: Share = _key(0.02, "mean capped error per decision the run must certify to stay below")
     delta: Share = _key(0.05, "probability that the certificate may fail")
-    cap: Positive = _key(2.0, "error, in tolerances, that counts as a loss of 1", unit="tolerances")
+    cap: Positive = _key(5.0, "error, in tolerances, that counts as a loss of 1", unit="tolerances")
     threshold: float | None = _key(
         None, "pins the threshold on the score (0 accepts nothing); found and moved if left out", ge=0
     )
@@ -125,7 +125,7 @@ class LearningSection(Section):
     renewal: int = _key(
         40, "steps in which the truth's answers may fill the buffer once; the rest is not kept", unit="steps", ge=1
     )
-    budget: Positive = _key(20.0, "asynchronous mode: longest training", unit="s")
+    budget: Positive = _key(20.0, "asynchronous mode: processor time of a training", unit="s")
 
 
 class RaySection(Section):

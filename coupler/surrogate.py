@@ -80,7 +80,8 @@ class Surrogate(torch.nn.Module, ABC):
         seed : int
             Seed of everything random in the training: the same samples, start and seed give the same weights.
         seconds : float, optional
-            Wall-clock budget; None trains for a fixed number of epochs, which deterministic runs need.
+            Budget of processor time, so that a full node makes training last longer and not worse; None trains for a
+            fixed number of epochs, which deterministic runs need.
         """
 
     @abstractmethod

@@ -96,7 +96,7 @@ class MLPEnsemble(Surrogate):
 
     def fit(self, samples: Samples, *, seed: int, seconds: float | None = None) -> None:
         """Train all members at once, in float32, each with its own order of the samples; see :class:`Surrogate`."""
-        stop = None if seconds is None else time.perf_counter() + seconds
+        stop = None if seconds is None else time.thread_time() + seconds
         generator = torch.Generator().manual_seed(seed)
         inputs, dt = torch.from_numpy(samples.inputs), torch.from_numpy(samples.dt)
         target = self._encode(torch.from_numpy(samples.truth)) - self._base(inputs)
@@ -145,9 +145,9 @@ class MLPEnsemble(Surrogate):
         total = self.epochs * (count // batch)
         optimizer = StackedSoap(self.parameters(), lr=rate)
         tolerances = self.increment_scale.float()
-        start = time.perf_counter()
+        start = time.thread_time()
         for step, rows in enumerate(self._batches(count, batch, generator)):
-            progress = step / total if stop is None else (time.perf_counter() - start) / max(stop - start, 1e-9)
+            progress = step / total if stop is None else (time.thread_time() - start) / max(stop - start, 1e-9)
             if progress >= 1:
                 break
             optimizer.param_groups[0]["lr"] = rate * _schedule(progress)

@@ -63,7 +63,7 @@ class Started:
     files: RunFiles
 
     def until_a_model_answers(self) -> None:
-        self.until(lambda last: last["version"] > 0)
+        self.until(lambda last: last["version"] > 0 and last["decisions"]["disabled"] == 0)
 
     def until(self, condition: Callable[[dict[str, Any]], bool]) -> None:
         """Wait until the last line of the metrics fulfils a condition."""

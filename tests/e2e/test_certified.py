@@ -5,11 +5,13 @@ import json
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 
 from coupler.config import read_case
 from coupler.records import Decision, Reason
 from coupler.report import compare
+from coupler.report.recording import read_recording
 
 if TYPE_CHECKING:
     from tests.conftest import MpiRun
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.e2e, pytest.mark.ray]
 
-STEPS, CELLS = 100, 64 * 64
+STEPS, CELLS = 60, 64 * 64
 PHYSICS = "controller.mode=physics"
 # Few elements and a small model: enough to see what a mode does.
 QUICK = (
@@ -70,8 +72,13 @@ def test_what_was_certified_is_below_the_target_and_above_the_estimate(certified
 def test_the_fields_stay_near_the_physics(certified: "RunFiles", physics: "RunFiles") -> None:
     comparison = compare(certified.path, physics.path)
 
-    assert comparison.steps == (0, 50, 100)
+    assert comparison.steps == (0, 30, 60)
     assert 0 < comparison.worst_difference < 0.02
+    # The waves have moved on much further than that meanwhile.
+    recording = read_recording(physics.path / "fields.h5")
+    for field in "xyz":
+        start, end = recording.frame(field, 0), recording.frame(field, 2)
+        assert np.sqrt(np.mean((end - start) ** 2)) > 0.2 * np.ptp(end)
     assert certified.summary.state_sha256 != physics.summary.state_sha256
 
 

@@ -17,8 +17,8 @@ def reference(couple: "Couple") -> "RunFiles":
 
 @pytest.mark.parametrize(
     ("ranks", "settings"),
-    [(1, ()), (4, ()), (2, ("exchange.transport=inprocess",))],
-    ids=["1 rank", "4 ranks", "in the ranks' own processes"],
+    [(1, ("exchange.transport=inprocess",)), (4, ())],
+    ids=["one rank that asks itself", "four ranks that ask a server"],
 )
 def test_a_learning_run_is_the_same_bits(
     couple: "Couple", reference: "RunFiles", ranks: int, settings: tuple[str, ...]

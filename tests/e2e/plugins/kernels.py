@@ -1,9 +1,25 @@
 """Kernels that try what a run does with them."""
 
+import time
+from pathlib import Path
+
 import numpy as np
 
 from coupler import Field, Kernel, Operator
 from coupler.kernels.heat import Heat
+
+
+class Patient(Heat):
+    """Takes its time, as expensive kernels do, until a file is there that says not to."""
+
+    def __init__(self, *, file: str) -> None:
+        self.file = Path(file)
+        super().__init__()
+
+    def step(self, state, grid, dt, evaluate):
+        if not self.file.exists():
+            time.sleep(5e-3)
+        super().step(state, grid, dt, evaluate)
 
 
 class Failing(Heat):
