@@ -44,7 +44,7 @@ class TrainingTask(BaseModel):
     seed : int
         Seed of everything random.
     seconds : float or None
-        Budget of the fit in processor time [s]; None trains for a fixed number of epochs, which deterministic runs need.
+        Budget of the fit in processor time [s]; None trains for a fixed number of epochs, as deterministic runs need.
     cap, target : float
         Error that counts as a full loss, and wanted mean loss per decision: for the first threshold.
     step : int

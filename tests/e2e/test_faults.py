@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.ray]
 
 PLUGINS = Path(__file__).parent / "plugins"
 ASYNCHRONOUS = "learning.mode=asynchronous"
-# Ten seconds of a patient kernel, long after its first model; and never.
+# Forty seconds of a patient kernel, long after its first model; and never.
 STEPS = 2000
 MANY, ENDLESS = f"run.steps={STEPS}", "run.steps=100000000"
 DEADLINE = 1.0

@@ -18,7 +18,7 @@ class Patient(Heat):
 
     def step(self, state, grid, dt, evaluate):
         if not self.file.exists():
-            time.sleep(5e-3)
+            time.sleep(0.02)
         super().step(state, grid, dt, evaluate)
 
 
