@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from mpi4py import MPI
 
+from coupler.decomposition import block, choose_dims
 from coupler.errors import ConfigError, FieldMismatch, LifecycleError
 from coupler.field import Field, State
-from coupler.decomposition import block, choose_dims
 from coupler.grid import Grid
 
 pytestmark = pytest.mark.mpi

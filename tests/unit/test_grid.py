@@ -8,8 +8,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from coupler.errors import ConfigError
 from coupler.decomposition import block, choose_dims
+from coupler.errors import ConfigError
 from coupler.grid import Grid
 
 shapes = st.lists(st.integers(1, 40), min_size=1, max_size=3).map(tuple)
