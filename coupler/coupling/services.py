@@ -12,14 +12,7 @@ from coupler.config import Case
 from coupler.coupling.nodes import Nodes, together
 from coupler.coupling.route import Route
 from coupler.errors import ConfigError
-from coupler.exchange import (
-    Arena,
-    ArenaLayout,
-    InProcessTransport,
-    SharedTransport,
-    SlotShape,
-    Transport,
-)
+from coupler.exchange import Arena, ArenaLayout, InProcessTransport, SharedTransport, SlotShape, Transport
 from coupler.learning.registry import Registry
 from coupler.serving.placement import all_cores, plan
 from coupler.serving.predictor import Predictor, choose_device
@@ -122,7 +115,7 @@ class NodeServices:
         def predict(
             inputs: NDArray[np.float64], dt: float, version: int, mean: NDArray[np.float64], score: NDArray[np.float64]
         ) -> None:
-            predictor.answer(inputs, np.full(len(inputs), dt), version, mean, score)
+            predictor.predict(inputs, np.full(len(inputs), dt), version, mean, score)
 
         def load(version: int) -> None:
             predictor.load(version, self._registry.load(self._registry.card(name, version)))

@@ -1,16 +1,14 @@
 """The in-process transport: the model inside the rank, for CPU-only machines and as the yardstick."""
 
-import logging
 import time
 
 import numpy as np
 from numpy.typing import NDArray
 
 from coupler.exchange.arena import SlotShape
+from coupler.exchange.guard import Guard
 from coupler.exchange.transport import Answer, Load, Predict, Transport
 from coupler.records import Reason
-
-_log = logging.getLogger("coupler.model")
 
 
 class InProcessTransport(Transport):
@@ -29,6 +27,7 @@ class InProcessTransport(Transport):
     def __init__(self, shape: SlotShape, predict: Predict, load: Load) -> None:
         self.capacity = shape.capacity
         self._predict, self._load = predict, load
+        self._guard = Guard()
         self._inputs = np.zeros((shape.capacity, shape.n_in))
         self._mean = np.zeros((shape.capacity, shape.n_out))
         self._score = np.zeros(shape.capacity)
@@ -50,11 +49,8 @@ class InProcessTransport(Transport):
         count, dt, version = self._question
         mean, score = self._mean[:count], self._score[:count]
         started = time.perf_counter()
-        try:
+        with self._guard.over(version, mean, score):
             self._predict(self._inputs[:count], dt, version, mean, score)
-        except Exception as error:  # noqa: BLE001  # the edge of the user's model
-            _log.error("version %d: %s", version, error)
-            mean[...], score[...] = np.nan, np.nan
         return Answer(Reason.ACCEPTED, mean, score, time.perf_counter() - started)
 
     def prepare(self, version: int) -> None:

@@ -5,7 +5,6 @@ have one shape whatever the batch, so the answer to an element is bitwise the sa
 batch of one is not), and activations stay in the cache.
 """
 
-import logging
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 
@@ -16,7 +15,6 @@ from numpy.typing import NDArray
 from coupler.errors import ConfigError, PluginError
 from coupler.surrogate import Surrogate
 
-_log = logging.getLogger("coupler.model")
 CHUNK_ROWS = 2048
 # The candidate, the incumbent and the one before it, for a rollback.
 _KEPT_VERSIONS = 3
@@ -39,7 +37,6 @@ class Predictor:
         self._device = device
         self._n_in, self._n_out = n_in, n_out
         self._versions: OrderedDict[int, Surrogate] = OrderedDict()
-        self._failed: set[int] = set()
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="forward") if threads > 1 else None
 
     def load(self, version: int, surrogate: Surrogate) -> None:
@@ -48,26 +45,6 @@ class Predictor:
         self._versions.move_to_end(version)  # one that is loaded again is not the oldest any more
         while len(self._versions) > _KEPT_VERSIONS:
             self._versions.popitem(last=False)
-
-    def answer(
-        self,
-        inputs: NDArray[np.float64],
-        dt: NDArray[np.float64],
-        version: int,
-        mean: NDArray[np.float64],
-        score: NDArray[np.float64],
-    ) -> None:
-        """Answer a batch whatever happens: what the model cannot answer is not finite, and the gates refuse that.
-
-        Parameters are those of :meth:`predict`. The first failure of a version is logged.
-        """
-        try:
-            self.predict(inputs, dt, version, mean, score)
-        except Exception as error:  # noqa: BLE001, the edge of the user's model: it may raise anything
-            if version not in self._failed:
-                self._failed.add(version)
-                _log.error("version %d of the model cannot answer: %s: %s", version, type(error).__name__, error)
-            mean[...], score[...] = np.nan, np.nan
 
     def predict(
         self,

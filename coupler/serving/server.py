@@ -12,6 +12,7 @@ import torch
 
 from coupler.exchange import Arena, ArenaAddress, Slot
 from coupler.exchange.doorbell import ring, wait_for_change
+from coupler.exchange.guard import Guard
 from coupler.learning.registry import Registry
 from coupler.serving.predictor import Predictor, choose_device
 
@@ -65,6 +66,7 @@ class Server:
         self._operators = operators
         self._device = choose_device(device)
         columns = {slot.operator: (slot.n_in, slot.n_out) for slot in address.layout.slots}
+        self._guards = [Guard() for _ in operators]
         self._predictors = [Predictor(*columns[index], self._device, threads) for index in range(len(operators))]
         _log.addHandler(logging.FileHandler(Path(models).parent / "server.log", delay=True))
         self._arena.server_pid[0] = os.getpid()
@@ -112,7 +114,8 @@ class Server:
         mean = np.empty((len(inputs), questions[0].slot.shape.n_out))
         score = np.empty(len(inputs))
         started = time.perf_counter()
-        self._predictors[operator].answer(inputs, dt, version, mean, score)
+        with self._guards[operator].over(version, mean, score):
+            self._predictors[operator].predict(inputs, dt, version, mean, score)
         seconds = time.perf_counter() - started
         start = 0
         for question in questions:
