@@ -3,6 +3,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 STAMP := $(VENV)/.made
+RIVALS := $(VENV)/.rivals
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 .DEFAULT_GOAL := help
@@ -25,7 +26,7 @@ lint: env ## ruff, mypy, import contracts, spelling
 	lint-imports --no-logo
 	codespell
 
-bench: env ## the benchmarks, side by side with their rivals
+bench: $(RIVALS) ## the benchmarks, side by side with their rivals
 	coupler bench
 
 validation: env ## long comparisons with reference values
@@ -42,4 +43,9 @@ $(STAMP): pyproject.toml constraints.txt
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet -c constraints.txt setuptools torch==$$(sed -n 's/^torch==//p' constraints.txt)
 	$(VENV)/bin/python -m pip install --quiet -c constraints.txt --no-build-isolation -e .[test,lint]
+	@touch $@
+
+# What only the benchmarks need.
+$(RIVALS): $(STAMP)
+	$(VENV)/bin/python -m pip install --quiet -c constraints.txt --no-build-isolation -e .[bench]
 	@touch $@

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 USER_MISTAKE = 2
 FAILED = 1
 _SIGNALLED = 128
+# A table of figures is never folded to the width of a terminal or a pipe.
+_WIDEST_TABLE = 1000
 # Where launchers tell the processes they start which of them they are.
 _RANKS = ("OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK")
 
@@ -104,11 +106,22 @@ def doctor(json: Annotated[bool, typer.Option("--json", help="print JSON")] = Fa
 def bench(
     names: Annotated[list[str] | None, typer.Argument(help="which benchmarks; all if left out")] = None,
     json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="write the rows as JSON")] = None,
+    plot: Annotated[Path | None, typer.Option("--plot", metavar="DIR", help="draw DIR/NAME.png for each")] = None,
 ) -> None:
     """Run the benchmarks, side by side with their rivals."""
     from coupler.bench import measure, write
+    from coupler.report.bench import draw_bench
+    from coupler.report.bench_table import table_of
 
-    rows = measure(names or [], _print_rows)
+    for folder in filter(None, (plot, json and json.parent)):
+        folder.mkdir(parents=True, exist_ok=True)  # now, not after minutes of measuring
+
+    def report(name: str, rows: "list[Row]") -> None:
+        Console(highlight=False, width=_WIDEST_TABLE).print(table_of(name, rows))
+        if plot is not None:
+            draw_bench(name, rows, plot / f"{name}.png")
+
+    rows = measure(names or [], report)
     if json is not None:
         write(rows, json)
 
@@ -176,17 +189,6 @@ def _abort(message: str, code: int) -> NoReturn:
         abort(message, code)
     print(message, file=sys.stderr)
     sys.exit(code)
-
-
-def _print_rows(name: str, rows: "list[Row]") -> None:
-    table = Table(title=name, box=None, pad_edge=False)
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    for column in columns:
-        table.add_column(column, justify="left" if column in ("case", "system") else "right")
-    for row in rows:
-        values = (row.get(column, "") for column in columns)
-        table.add_row(*(f"{value:.4g}" if isinstance(value, float) else escape(str(value)) for value in values))
-    _console.print(table)
 
 
 def _print_summary(summary: "Summary", folder: Path) -> None:

@@ -17,6 +17,8 @@ from coupler.plugin import absolute
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 PerOutput = float | list[float]
+WITH_RANKS = "with-ranks"
+"""The value of ``ray.servers`` that names no resource: a server on every node that has ranks."""
 
 
 def _key(default: Any, meaning: str, *, unit: str = "1", **limits: Any) -> Any:
@@ -70,14 +72,23 @@ class SurrogateSection(Section):
     )
     device: str = _key("auto", "where it runs: auto, cpu or cuda:N; asked for CUDA where there is none is an error")
     threads: int = _key(1, "torch threads of the server", unit="threads", ge=1)
+    form: Literal["auto", "fused", "eager", "bf16", "compiled", "graph"] = _key(
+        "auto",
+        "how a model is run; auto: the fastest form that answers as eager does, measured when a version is loaded, in "
+        "deterministic runs by a fixed preference; fused: the model's own compiled form; eager: torch as it is; bf16: "
+        "products in bfloat16; compiled: torch's compiler, which needs a C++ compiler and tens of seconds per version",
+    )
     params: dict[str, Any] = _key({}, "keyword arguments of the surrogate")
 
 
 class ExchangeSection(Section):
     """How elements reach the model and answers come back."""
 
-    transport: Literal["auto", "shared", "inprocess"] = _key(
-        "auto", "shared: one arena and one server per node; inprocess: the model inside every rank; auto: shared"
+    transport: Literal["auto", "shared", "objectstore", "inprocess"] = _key(
+        "auto",
+        "shared: through the node's memory to the server on it; objectstore: through Ray's object store to servers "
+        "anywhere; inprocess: the model inside every rank; auto: shared where a server runs on the node, objectstore "
+        "where none does",
     )
     deadline: Positive = _key(5.0, "longest wait for an answer; what is late goes to the truth", unit="s")
     patience: Positive = _key(
@@ -85,6 +96,11 @@ class ExchangeSection(Section):
     )
     slot_elements: int = _key(
         65536, "elements a rank can ask about at once; more are asked in rounds", unit="elements", ge=1
+    )
+    sharing: Literal["auto", "on", "off"] = _key(
+        "auto",
+        "whether a rank with no truth left to compute takes over some of its neighbours' on the node, with the same "
+        "bits as result; on: always; off: never; auto: while it pays, and not in mode physics",
     )
 
 
@@ -129,10 +145,16 @@ class LearningSection(Section):
 
 
 class RaySection(Section):
-    """The Ray cluster that holds server and trainer."""
+    """The Ray cluster that holds servers and trainer."""
 
     address: str | None = _key(
         None, "address of a running cluster; RAY_ADDRESS if left out; without either one is started on loopback"
+    )
+    servers: str = _key(
+        WITH_RANKS,
+        "where models answer; with-ranks: a server on every node that has ranks; otherwise the name of a Ray resource, "
+        "such as GPU: a server on every node of the cluster that has it",
+        min_length=1,
     )
 
 
@@ -162,6 +184,15 @@ class Case(Section):
             raise ValueError(
                 f"learning.first = {self.learning.first} samples never fit into "
                 f"learning.buffer = {self.learning.buffer}: make the buffer larger"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _servers_are_asked(self) -> "Case":
+        if self.exchange.transport == "inprocess" and self.ray.servers != WITH_RANKS:
+            raise ValueError(
+                f'ray.servers = "{self.ray.servers}" asks for servers, and with exchange.transport = "inprocess" every '
+                "rank answers itself: leave one of the two out"
             )
         return self
 

@@ -1,17 +1,23 @@
 """Kernels: a whole simulation for people who do not bring their own loop."""
 
+import math
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from coupler.errors import PluginError
+from coupler.errors import FieldMismatch, PluginError
 from coupler.field import Field, State
 from coupler.operator import Operator
 
 if TYPE_CHECKING:
     from coupler.grid import Grid
+
+_BLOCK = 512
 
 
 class Evaluate(Protocol):
@@ -66,25 +72,182 @@ def evaluate_truth(operator: Operator, state: State, dt: float) -> None:
 
     Collective: no.
     """
-    scatter(operator, state, operator.evaluate_truth(gather(operator, state), dt))
+    passage = Passage(operator, state)
+    passage.scatter(operator.evaluate_truth(passage.gather(), dt))
 
 
 def gather(operator: Operator, state: State, rows: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
-    """Copy the operator's input fields into rows (n, n_in), one per local cell in C order; into ``rows`` if given."""
-    names = operator.signature.input_names
-    if rows is None:
-        rows = np.empty((state[names[0]].interior.size, len(names)))
-    for column, name in enumerate(names):
-        interior = state[name].interior
-        rows[:, column].reshape(interior.shape)[...] = interior
-    return rows
+    """Copy the operator's input fields into rows: :meth:`Passage.gather`, for once."""
+    return _Columns(operator.signature.input_names, state).gather(rows)
 
 
 def scatter(operator: Operator, state: State, rows: NDArray[np.float64]) -> None:
-    """Write the operator's output rows (n, n_out) back into the fields."""
-    for column, name in enumerate(operator.signature.output_names):
-        interior = state[name].interior
-        interior[...] = rows[:, column].reshape(interior.shape)
+    """Write the operator's output rows (n, n_out) back into the fields: :meth:`Passage.scatter`, for once."""
+    _Columns(operator.signature.output_names, state).scatter(rows)
+
+
+class Passage:
+    """The way between the fields of a state and an operator's rows of elements, worked out once.
+
+    Parameters
+    ----------
+    operator : Operator
+        Whose inputs and outputs.
+    state : State
+        The fields; it stays the same state, whatever its numbers become.
+
+    Raises
+    ------
+    FieldMismatch
+        If the operator names a field that is not in the state.
+
+    Collective: no.
+    """
+
+    def __init__(self, operator: Operator, state: State) -> None:
+        self.state = state
+        inputs, outputs = operator.signature.input_names, operator.signature.output_names
+        self._inputs = _Columns(inputs, state)
+        self._outputs = self._inputs if outputs == inputs else _Columns(outputs, state)
+
+    def gather(self, rows: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
+        """Copy the input fields into rows, one per local cell in C order.
+
+        Parameters
+        ----------
+        rows : ndarray (n, n_in), optional
+            Where to; a new array if left out.
+
+        Returns
+        -------
+        ndarray (n, n_in)
+            ``rows``, if given.
+
+        Raises
+        ------
+        FieldMismatch
+            If ``rows`` have another shape than the cells and columns.
+
+        Collective: no. Releases the GIL.
+        """
+        return self._inputs.gather(rows)
+
+    def scatter(self, rows: NDArray[np.float64]) -> None:
+        """Write output rows (n, n_out) back into the fields; halos stay as they are.
+
+        Raises
+        ------
+        FieldMismatch
+            If ``rows`` have another shape than the cells and columns.
+
+        Collective: no. Releases the GIL.
+        """
+        self._outputs.scatter(rows)
+
+
+class _Columns:
+    """Some fields of a state as the compiled loops want them; with addresses, one compilation does for any number."""
+
+    def __init__(self, names: tuple[str, ...], state: State) -> None:
+        fields = [state[name] for name in names]
+        self._arrays = [field.array for field in fields]  # as long as the addresses mean something
+        first, halo = self._arrays[0], fields[0].halo
+        assert all(array.flags.c_contiguous and array.shape == first.shape for array in self._arrays), names
+        self._addresses = np.array([array.ctypes.data for array in self._arrays], np.uint64)
+        cells = [extent - 2 * halo for extent in first.shape]
+        self._shape = (math.prod(cells), len(fields))
+        strides = [stride // first.itemsize for stride in first.strides]
+        # Of lines of cells along the last dimension, which lie in planes: two strides are enough up to 3-D.
+        self._extents = (
+            cells[-1],
+            cells[-2] if len(cells) > 1 else 1,
+            halo * sum(strides),
+            strides[-2] if len(cells) > 1 else 0,
+            strides[-3] if len(cells) > 2 else 0,
+        )
+
+    def gather(self, rows: NDArray[np.float64] | None) -> NDArray[np.float64]:
+        if rows is None:
+            rows = np.empty(self._shape)
+        self._check(rows)
+        _gather(self._addresses, *self._extents, rows)
+        return rows
+
+    def scatter(self, rows: NDArray[np.float64]) -> None:
+        self._check(rows)
+        _scatter(self._addresses, *self._extents, rows)
+
+    def _check(self, rows: NDArray[np.float64]) -> None:
+        if rows.shape != self._shape:
+            raise FieldMismatch(
+                f"Rows of shape {rows.shape} cannot hold {self._shape[0]} cells of {self._shape[1]} columns: pass an "
+                f"array of shape {self._shape}, one row per local cell."
+            )
+
+
+@intrinsic
+def _load(typing_context, address, index):  # type: ignore[no-untyped-def]
+    """Give ``((double *)address)[index]``."""
+
+    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        array = builder.inttoptr(arguments[0], ir.DoubleType().as_pointer())
+        return builder.load(builder.gep(array, [arguments[1]]))
+
+    return types.float64(types.uint64, types.int64), generate
+
+
+@intrinsic
+def _store(typing_context, address, index, value):  # type: ignore[no-untyped-def]
+    """Do ``((double *)address)[index] = value``."""
+
+    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        array = builder.inttoptr(arguments[0], ir.DoubleType().as_pointer())
+        builder.store(arguments[2], builder.gep(array, [arguments[1]]))
+        return context.get_dummy_value()
+
+    return types.void(types.uint64, types.int64, types.float64), generate
+
+
+# Block by block of a line, column by column: what is written or read again is still in the first cache, so memory is
+# passed over once whatever the number of columns.
+@njit(cache=True, nogil=True)
+def _gather(
+    addresses: NDArray[np.uint64],
+    line: int,
+    lines: int,
+    start: int,
+    line_stride: int,
+    plane_stride: int,
+    rows: NDArray[np.float64],
+) -> None:
+    for number in range(rows.shape[0] // line):
+        place = start + (number // lines) * plane_stride + (number % lines) * line_stride
+        for first in range(0, line, _BLOCK):
+            count = min(_BLOCK, line - first)
+            block = rows[number * line + first : number * line + first + count]
+            for column in range(addresses.size):
+                for i in range(count):
+                    block[i, column] = _load(addresses[column], place + first + i)  # type: ignore[call-arg]
+
+
+@njit(cache=True, nogil=True)
+def _scatter(
+    addresses: NDArray[np.uint64],
+    line: int,
+    lines: int,
+    start: int,
+    line_stride: int,
+    plane_stride: int,
+    rows: NDArray[np.float64],
+) -> None:
+    for number in range(rows.shape[0] // line):
+        place = start + (number // lines) * plane_stride + (number % lines) * line_stride
+        for first in range(0, line, _BLOCK):
+            count = min(_BLOCK, line - first)
+            block = rows[number * line + first : number * line + first + count]
+            for column in range(addresses.size):
+                for i in range(count):
+                    _store(addresses[column], place + first + i, block[i, column])  # type: ignore[call-arg]
 
 
 def check_kernel(kernel: Kernel) -> None:

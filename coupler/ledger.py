@@ -26,12 +26,14 @@ RECORD = np.dtype(
         ("truth_seconds", np.float64),
         ("wait_seconds", np.float64),
         ("model_seconds", np.float64),
+        ("hidden_seconds", np.float64),
     ]
 )
 """Columns of the ledger.
 
 ``reasons`` counts elements by :class:`coupler.records.Reason`; ``acceptable`` counts what the gate accepts, audited or
 not; ``loss`` is the audited capped loss of those in units of 2**-32; ``audit_rate`` is 0 where nothing was asked.
+``hidden_seconds`` is the time between questions and answers that did not have to be waited for.
 """
 
 

@@ -3,7 +3,8 @@
 import json
 import sys
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
@@ -59,11 +60,15 @@ class MetricsFile:
     """
 
     def __init__(self, path: Path) -> None:
-        self._file = path.open("x", encoding="utf-8", buffering=1)
+        self._file = path.open("xb", buffering=0)
 
     def append(self, progress: Progress) -> None:
         """Write one line."""
-        self._file.write(json.dumps(asdict(progress)) + "\n")
+        self.extend([progress])
+
+    def extend(self, steps: Iterable[Progress]) -> None:
+        """Write one line each, at once: who reads meanwhile never sees a part of a line."""
+        self._file.write("".join([json.dumps(vars(progress)) + "\n" for progress in steps]).encode())
 
     def close(self) -> None:
         """Close the file."""
@@ -86,10 +91,14 @@ class ProgressLines:
         self._printed_at = self._started = time.perf_counter()
         self._printed_step = 0
 
+    def due(self, step: int) -> bool:
+        """Whether a line is to be printed at this step."""
+        return step >= self._steps or time.perf_counter() - self._printed_at >= _LINE_SECONDS
+
     def update(self, progress: Progress) -> None:
         """Print a line if the last one is old enough or this is the end."""
         now = time.perf_counter()
-        if now - self._printed_at < _LINE_SECONDS and progress.step < self._steps:
+        if not self.due(progress.step):
             return
         rate = (progress.step - self._printed_step) / max(now - self._printed_at, 1e-9)
         self._printed_at, self._printed_step = now, progress.step

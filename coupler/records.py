@@ -1,6 +1,31 @@
 """Small records that travel between the layers: why an element went where it went, and what came back."""
 
 from enum import IntEnum
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Rows(NamedTuple):
+    """One part of a batch: elements to be answered, and the place for their answer; usually views of a slot.
+
+    Attributes
+    ----------
+    inputs : ndarray (n, n_in)
+        Operator inputs.
+    dt : float
+        Time step of all of them.
+    mean : ndarray (n, n_out)
+        Receives the answer.
+    score : ndarray (n,)
+        Receives its doubt.
+    """
+
+    inputs: NDArray[np.float64]
+    dt: float
+    mean: NDArray[np.float64]
+    score: NDArray[np.float64]
 
 
 class Decision(IntEnum):

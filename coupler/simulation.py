@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from coupler.config import Case
 from coupler.coupling import Coupling
@@ -12,7 +13,7 @@ from coupler.errors import ConfigError, PluginError
 from coupler.field import State
 from coupler.fieldsfile import FieldsFile, check_names
 from coupler.grid import Grid
-from coupler.kernel import Kernel, check_kernel, gather, scatter
+from coupler.kernel import Kernel, Passage, check_kernel
 from coupler.operator import Operator
 from coupler.plugin import build, load
 from coupler.progress import ProgressLines
@@ -59,6 +60,8 @@ class Simulation:
         self.grid = _build_grid(case, self.kernel, comm)
         self._lines = ProgressLines(case.run.steps)
         self._names = {id(operator): name for name, operator in self.kernel.operators.items()}
+        self._passages: dict[str, Passage] = {}
+        self._outputs: dict[str, NDArray[np.float64]] = {}
         self.coupling = Coupling(
             {name: operator.bound_to(self.kernel.fields) for name, operator in self.kernel.operators.items()},
             case=case,
@@ -102,7 +105,7 @@ class Simulation:
         for step in range(1, self.case.run.steps + 1):
             self.kernel.step(state, self.grid, self.case.run.dt, self._evaluate)
             self.coupling.end_step()
-            if self.grid.rank == 0:
+            if self.grid.rank == 0 and self._lines.due(step):
                 self._lines.update(self.coupling.progress)
             every = self.case.run.output_every
             if step == self.case.run.steps or (every and step % every == 0):
@@ -115,13 +118,21 @@ class Simulation:
                 f"({', '.join(self._names.values())}), so it has no model and no certificate: make it an attribute in "
                 "__init__, and pass that one."
             )
-        name = self._names[id(operator)]
-        stopwatch = self.coupling.stopwatch
+        name, ids, stopwatch = self._names[id(operator)], self.grid.ids, self.coupling.stopwatch
         with stopwatch.timing("gather"):
-            inputs = gather(operator, state, self.coupling.inputs(self.grid.ids.size, operator=name))
-        outputs = self.coupling.evaluate(inputs, self.grid.ids, dt, operator=name)
+            passage = self._passage(name, operator, state)
+            inputs = passage.gather(self.coupling.inputs(ids.size, operator=name))
+        outputs = self.coupling.evaluate(inputs, ids, dt, operator=name, out=self._outputs[name])
         with stopwatch.timing("scatter"):
-            scatter(operator, state, outputs)
+            passage.scatter(outputs)
+
+    def _passage(self, name: str, operator: Operator, state: State) -> Passage:
+        """Give the way between fields and rows, and see to it that there are rows for the outputs."""
+        passage = self._passages.get(name)
+        if passage is None or passage.state is not state:
+            passage = self._passages[name] = Passage(operator, state)
+            self._outputs[name] = np.empty((self.grid.ids.size, len(operator.signature.outputs)))
+        return passage
 
     def _write(self, output: FieldsFile, state: State, step: int) -> None:
         with self.coupling.stopwatch.timing("io"):

@@ -57,6 +57,17 @@ class Seconds(_Record):
     learn: float = 0.0
 
 
+class SharedTruth(_Record):
+    """Truth that ranks computed for neighbours on their node, part of what was computed in all.
+
+    ``seconds`` is its processor time, ``overhead_seconds`` what sharing cost beside it, both summed over the ranks.
+    """
+
+    elements: int = 0
+    seconds: float = 0.0
+    overhead_seconds: float = 0.0
+
+
 class ModelSummary(_Record):
     """One version that was promoted."""
 
@@ -76,7 +87,8 @@ class ConservedSum(_Record):
 class Summary(_Record):
     """The whole of ``summary.json``.
 
-    ``decisions``, ``elements`` and ``certificate`` are of all operators together.
+    ``decisions``, ``elements`` and ``certificate`` are of all operators together. ``wait_hidden_share`` is the share of
+    the time between questions and answers, over all ranks, that nobody had to wait: audits ran meanwhile.
     """
 
     status: str
@@ -98,6 +110,8 @@ class Summary(_Record):
     state_sha256: str | None = None
     mass: dict[str, ConservedSum] = Field(default_factory=dict)
     reasons: dict[str, int] = Field(default_factory=dict)
+    shared: SharedTruth = SharedTruth()
+    wait_hidden_share: float = 0.0
 
     def write(self, path: Path) -> None:
         """Write the file atomically: it is either not there or whole."""

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -50,6 +50,33 @@ class Samples:
     def take(self, rows: NDArray[np.intp]) -> "Samples":
         """Give the samples of these rows, in this order."""
         return Samples(self.inputs[rows], self.dt[rows], self.truth[rows])
+
+
+class Forward(Protocol):
+    """A compiled form of ``predict``, with the weights it was made with; :mod:`coupler.fused` has the pieces.
+
+    Several threads call it at once. It releases the GIL, keeps nothing from call to call, and the answer to a row is
+    bitwise the same whatever rows are beside it and wherever it stands among them.
+    """
+
+    def __call__(
+        self, inputs: NDArray[np.float64], dt: float, mean: NDArray[np.float64], score: NDArray[np.float64]
+    ) -> None:
+        """Answer for a batch, in place.
+
+        Parameters
+        ----------
+        inputs : ndarray (n, n_in)
+            Operator inputs, any number of rows; never written to.
+        dt : float
+            Time step of all of them.
+        mean : ndarray (n, n_out)
+            Receives the answer, in the operator's units.
+        score : ndarray (n,)
+            Receives its doubt.
+
+        Collective: no.
+        """
 
 
 class Surrogate(torch.nn.Module, ABC):
@@ -100,3 +127,15 @@ class Surrogate(torch.nn.Module, ABC):
         Prediction
             mean (n, n_out) and score (n,), float64, on the device of the inputs; row i depends on row i only.
         """
+
+    def fused(self) -> Forward | None:
+        """Give a compiled form of ``predict`` on the CPU, for the present weights; override it where there is one.
+
+        It is compared with ``predict`` when a version is loaded, and used where it agrees and is faster.
+
+        Returns
+        -------
+        Forward or None
+            None where ``predict`` is all there is.
+        """
+        return None

@@ -16,6 +16,8 @@ from coupler.check.lines import CheckLine, Line, go_through, same_bits
 from coupler.field import Field
 from coupler.operator import Signature
 from coupler.plugin import build
+from coupler.records import Rows
+from coupler.serving.forms import ALLOWED_DIFFERENCE
 from coupler.serving.predictor import CHUNK_ROWS, Predictor
 from coupler.surrogate import Prediction, Samples, Surrogate
 
@@ -86,14 +88,21 @@ class SurrogateCase:
         samples = self.copy_of_samples()
         return self.fitted.predict(torch.from_numpy(samples.inputs), torch.from_numpy(samples.dt))
 
-    def answer(self, surrogate: Surrogate, rows: NDArray[np.intp]) -> NDArray[np.float64]:
-        """Ask a model as the server asks, in padded chunks: (n, n_out + 1), the score in the last column."""
-        predictor = Predictor(len(_SIGNATURE.inputs), len(_SIGNATURE.outputs), torch.device("cpu"))
+    def answer(self, surrogate: Surrogate, rows: NDArray[np.intp], form: str = "eager") -> NDArray[np.float64]:
+        """Ask a model as the server asks, in one of its forms: (n, n_out + 1), the score in the last column."""
+        n_out = len(_SIGNATURE.outputs)
+        predictor = Predictor(len(_SIGNATURE.inputs), n_out, torch.device("cpu"), form=form, timed=False)
         predictor.load(1, surrogate)
-        mean, score = np.empty((len(rows), len(_SIGNATURE.outputs))), np.empty(len(rows))
-        asked = self.samples.take(rows)
-        predictor.predict(asked.inputs, asked.dt, 1, mean, score)
-        return np.column_stack((mean, score))
+        asked, answers = self.samples.take(rows), np.empty((len(rows), n_out + 1))
+        order = np.argsort(asked.dt, kind="stable")
+        cuts = np.flatnonzero(np.diff(asked.dt[order])) + 1
+        parts = []
+        for part in np.split(order, cuts):
+            mean, score = np.empty((len(part), n_out)), np.empty(len(part))
+            parts.append(Rows(asked.inputs[part], float(asked.dt[part[0]]), mean, score))
+        predictor.predict(parts, 1)
+        answers[order] = np.concatenate([np.column_stack((part.mean, part.score)) for part in parts])
+        return answers
 
 
 def check_surrogate(plugin: type[Surrogate], params: Mapping[str, object]) -> list[CheckLine]:
@@ -161,15 +170,35 @@ def _is_repeatable(case: SurrogateCase) -> str:
 
 
 def _rows_are_independent(case: SurrogateCase) -> str:
+    return _company_complaint(case, "eager", "no statistics over the batch.")
+
+
+def _fused_answers_alike(case: SurrogateCase) -> str:
+    if case.fitted.fused() is None:
+        return ""
     everything = np.arange(_SAMPLES)
-    together = case.answer(case.fitted, everything)
-    advice = "row i of an answer must depend on row i of the inputs only: no statistics over the batch."
+    eager, fused = (case.answer(case.fitted, everything, form) for form in ("eager", "fused"))
+    doubt = np.maximum(eager[:, -1], 1.0)
+    difference = np.maximum(_SIGNATURE.error(fused[:, :-1], eager[:, :-1]), np.abs(fused - eager)[:, -1]) / doubt
+    if not difference.max() <= ALLOWED_DIFFERENCE:
+        return (
+            f"it is up to {difference.max():.2g} tolerances from predict, where {ALLOWED_DIFFERENCE:g} is allowed: it "
+            "must do the same arithmetic."
+        )
+    return _company_complaint(case, "fused", "nothing may pass from one element to another.")
+
+
+def _company_complaint(case: SurrogateCase, form: str, advice: str) -> str:
+    """Say how an answer depends on other rows; empty if it does not."""
+    everything = np.arange(_SAMPLES)
+    together = case.answer(case.fitted, everything, form)
+    advice = f"row i of an answer must depend on row i of the inputs only: {advice}"
     for row in np.linspace(0, _SAMPLES - 1, _ALONE, dtype=np.intp):
-        if not same_bits(case.answer(case.fitted, np.array([row])), together[row : row + 1]):
+        if not same_bits(case.answer(case.fitted, np.array([row]), form), together[row : row + 1]):
             return f"element {row} alone gets another answer than among {_SAMPLES}: {advice}"
     # Longer than a chunk, in another order: the server puts the questions of several ranks together.
     rows = np.random.default_rng(_SEED).choice(everything, 2 * CHUNK_ROWS)
-    if not same_bits(case.answer(case.fitted, rows), together[rows]):
+    if not same_bits(case.answer(case.fitted, rows, form), together[rows]):
         return f"elements in other company get other answers: {advice}"
     return ""
 
@@ -208,6 +237,11 @@ _LINES = (
         "an answer depends on its own row only: bitwise the same alone and in any company",
         _rows_are_independent,
         needs=(_predicts_what_is_declared, _is_repeatable),
+    ),
+    Line(
+        "its fused form, if it has one, answers as predict does, bitwise the same alone and in any company",
+        _fused_answers_alike,
+        needs=(_predicts_what_is_declared, _is_repeatable, _rows_are_independent),
     ),
     Line("saved as safetensors and loaded again it gives the same bits", _survives_saving, needs=(_is_repeatable,)),
     Line("the same samples and seed give the same weights, bitwise", _fits_repeatably, needs=(_fits,)),

@@ -10,9 +10,9 @@ from coupler.controller.certificate import (
     quantise,
     sentence,
 )
-from coupler.controller.coins import MOST_CALLS, Stream, tosses, uniforms
+from coupler.controller.coins import MOST_CALLS, Coins, Stream, tosses, uniforms
 from coupler.controller.controller import Controller, ControllerState, Mode, Watch
-from coupler.controller.gate import Limits, audited_sums, judge, losses
+from coupler.controller.gate import Gate, Limits, Workspace, audited_sums, judge, losses, put_rows
 
 __all__ = [
     "MOST_CALLS",
@@ -20,17 +20,21 @@ __all__ = [
     "AuditedSums",
     "Bound",
     "Certificate",
+    "Coins",
     "Controller",
     "ControllerState",
     "Evidence",
+    "Gate",
     "Limits",
     "Mode",
     "Stream",
     "Tally",
     "Watch",
+    "Workspace",
     "audited_sums",
     "judge",
     "losses",
+    "put_rows",
     "quantise",
     "sentence",
     "tosses",

@@ -7,6 +7,7 @@ multiples of 2**-32, so sums over ranks are exact in any order and no rounding e
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -77,7 +78,7 @@ class AuditedSums:
     @staticmethod
     def of(audit_rate: float, counts: Sequence[int] | NDArray[np.int64]) -> "AuditedSums":
         """Read what :attr:`counts` gave, after it was added up."""
-        return AuditedSums(audit_rate, *(int(count) for count in counts))
+        return AuditedSums(audit_rate, *(counts.tolist() if isinstance(counts, np.ndarray) else counts))
 
 
 @dataclass(frozen=True)
@@ -179,17 +180,20 @@ class Certificate:
         assert 0 < self.delta < 1 and 0 < self.audit_rate_min <= 1, self
         assert self.cap > 0 and self.constants >= 2, self
 
-    @property
+    @cached_property
     def grid(self) -> tuple[float, ...]:
         """The constants c, all below the least audit rate."""
         last = self.constants - 1
         return tuple(self.audit_rate_min * 0.02 * 45.0 ** (k / last) for k in range(self.constants))
 
+    @cached_property
+    def _price(self) -> float:
+        return math.log(self.constants / self.delta)
+
     def weights(self, audit_rate: float) -> tuple[int, ...]:
         """Weight of an audited loss for each constant, -ln(1 - c / p) rounded up [2**-32]."""
         assert self.audit_rate_min <= audit_rate <= 1, (audit_rate, self.audit_rate_min)
-        # One more than the whole part is above the true value whatever the last bit of log1p on this machine.
-        return tuple(math.floor(-math.log1p(-c / audit_rate) * UNIT) + 1 for c in self.grid)
+        return _weights(self.grid, audit_rate)
 
     def start(self) -> Tally:
         """Give the tally before the first decision."""
@@ -213,6 +217,10 @@ class Certificate:
         Collective: no, but the sums must be those of all ranks, and the same on all of them.
         """
         assert 0 <= sums.accepted + sums.withheld <= sums.decisions and sums.audits <= sums.decisions, sums
+        if sums.accepted == 0:  # nothing that could have been lost
+            assert sums.loss == sums.exceedances == 0, sums
+            audits = tally.audits + sums.audits
+            return Tally(tally.decisions + sums.decisions, tally.accepted, audits, tally.loss, tally.exceedance)
         return Tally(
             decisions=tally.decisions + sums.decisions,
             accepted=tally.accepted + sums.accepted,
@@ -241,20 +249,22 @@ class Certificate:
             exceedance_estimate_per_accepted=_mean(exceedance.estimate, _SQUARED * accepted),
         )
 
+    def loss_bound(self, tally: Tally) -> float:
+        """Give the certified mean loss per decision alone, :attr:`Bound.loss_bound_per_decision`."""
+        return _mean(tally.loss.ceiling, UNIT * tally.decisions)
+
     def _learn(self, evidence: Evidence, audited: int, sums: AuditedSums) -> Evidence:
         assert 0 <= audited <= min(sums.audits, sums.accepted) * UNIT, sums
-        if sums.accepted == 0:
-            return evidence
         weights = self.weights(sums.audit_rate)
-        weighted = tuple(known + weight * audited for known, weight in zip(evidence.weighted, weights, strict=True))
+        weighted = tuple([known + weight * audited for known, weight in zip(evidence.weighted, weights, strict=True)])
         # A new loss is at most 1 per accepted decision: yesterday's bound plus what was accepted since is one, too.
         ceiling = min(self._ceiling(weighted), evidence.ceiling + sums.accepted * UNIT)
         estimate = evidence.estimate + audited * round(UNIT / sums.audit_rate)
         return Evidence(weighted, estimate, ceiling)
 
     def _ceiling(self, weighted: tuple[int, ...]) -> int:
-        price = math.log(self.constants / self.delta)
-        bounds = ((total / _SQUARED + price) / c for total, c in zip(weighted, self.grid, strict=True))
+        price = self._price
+        bounds = [(total / _SQUARED + price) / c for total, c in zip(weighted, self.grid, strict=True)]
         return math.ceil(min(bounds) * UNIT)
 
 
@@ -270,6 +280,12 @@ def sentence(bound: Bound) -> str:
         f"of the accepted ones were outside tolerance ({bound.decisions} decisions: {bound.accepted} accepted, "
         f"{fallback} fallback; {bound.audits} audits, {100 * rate:.3g} %)."
     )
+
+
+@lru_cache(maxsize=64)
+def _weights(grid: tuple[float, ...], audit_rate: float) -> tuple[int, ...]:
+    # One more than the whole part is above the true value whatever the last bit of log1p on this machine.
+    return tuple(math.floor(-math.log1p(-c / audit_rate) * UNIT) + 1 for c in grid)
 
 
 def _mean(total: int, count: int) -> float:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 _STREAM_BITS, _CALL_BITS, _STEP_BITS = 4, 16, 44
 _LOW = 0xFFFFFFFF
 MOST_CALLS = 2**_CALL_BITS
+_BLOCK = 256
 
 Word = np.uint64  # holds 32 bits; 64, so that products keep their high half
 
@@ -70,6 +71,61 @@ def tosses(
     return out
 
 
+class Coins:
+    """The coins of one stream of a run, for whoever wants to know which elements they chose, and nothing else.
+
+    Parameters
+    ----------
+    seed : int
+        Seed of the run, below 2**64.
+    stream : Stream
+        What the coins are for.
+    """
+
+    def __init__(self, seed: int, stream: Stream) -> None:
+        self._key, self._stream = _key(seed), stream
+
+    def choose(
+        self,
+        rate: float,
+        step: int,
+        call: int,
+        ids: NDArray[np.int64],
+        inputs: NDArray[np.float64],
+        rows: NDArray[np.int64],
+        chosen: NDArray[np.float64],
+    ) -> int:
+        """Toss one coin per element, as :func:`tosses` does, and list those it chooses, in one pass.
+
+        Parameters
+        ----------
+        rate : float
+            Probability of a coin.
+        step, call : int
+            As for :func:`uniforms`.
+        ids : ndarray (n,) of int64
+            Global ids of the elements.
+        inputs : ndarray (n, n_in)
+            What belongs to the elements.
+        rows : ndarray (n or more,) of int64
+            Receives the positions of the chosen elements, in order; what follows them means nothing.
+        chosen : ndarray (n or more, n_in)
+            Receives their inputs.
+
+        Returns
+        -------
+        int
+            How many were chosen.
+
+        Collective: no. Releases the GIL.
+        """
+        if rate <= 0.0:
+            return 0
+        k0, k1 = self._key
+        c2, c3 = _counter(step, call, self._stream)
+        return int(_choose(rate, k0, k1, c2, c3, ids, inputs, rows, chosen))
+
+
 def _key(seed: int) -> tuple[Word, Word]:
     assert 0 <= seed < 2**64, seed
     return Word(seed & _LOW), Word(seed >> 32)
@@ -112,3 +168,31 @@ def _fill_tosses(
 ) -> None:
     for i in range(ids.size):
         out[i] = _uniform(ids[i], c2, c3, k0, k1) < rate
+
+
+# Tossing is vectorised, a block at a time; listing is not, and has no branch that a processor could guess wrongly.
+@njit(cache=True, nogil=True)
+def _choose(
+    rate: float,
+    k0: Word,
+    k1: Word,
+    c2: Word,
+    c3: Word,
+    ids: NDArray[np.int64],
+    inputs: NDArray[np.float64],
+    rows: NDArray[np.int64],
+    chosen: NDArray[np.float64],
+) -> int:
+    found = 0
+    fell = np.empty(_BLOCK, np.bool_)
+    for first in range(0, ids.size, _BLOCK):
+        count = min(_BLOCK, ids.size - first)
+        for i in range(count):
+            fell[i] = _uniform(ids[first + i], c2, c3, k0, k1) < rate
+        for i in range(count):
+            rows[found] = first + i
+            found += fell[i]
+    for k in range(found):
+        for j in range(inputs.shape[1]):
+            chosen[k, j] = inputs[rows[k], j]
+    return found

@@ -6,6 +6,7 @@ what it is, and what was tried instead, is in ``docs/decisions/0004-threshold-ru
 
 import math
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal, get_args
 
 import numpy as np
@@ -59,7 +60,7 @@ class Watch:
         """Forget the share ``memory`` of the past and add a step."""
         passed = sums.accepted + sums.withheld
         if passed == 0:
-            return replace(self, decisions=sums.decisions, passed=0)
+            return Watch(sums.decisions, 0, self.audit_rate, self.seen, self.lost)
         lost = (sums.loss + sums.withheld_loss) / UNIT / sums.audit_rate
         keep = 1.0 - memory
         return Watch(sums.decisions, passed, sums.audit_rate, keep * self.seen + passed, keep * self.lost + lost)
@@ -158,7 +159,7 @@ class Controller:
         """Whether an accepted answer goes into the simulation."""
         return self.mode in ("surrogate", "certified")
 
-    @property
+    @cached_property
     def certificate(self) -> Certificate:
         """The certificate whose statement this controller keeps below the target."""
         least = 1.0 if self.mode == "shadow" else self.audit_rate
@@ -212,7 +213,8 @@ class Controller:
         """
         tally = self.certificate.add(state.tally, sums)
         memory = min(0.1, max(0.001, self._due(sums)))
-        moved = replace(state, step=state.step + 1, tally=tally, watch=state.watch.after(sums, memory=memory))
+        watch = state.watch.after(sums, memory=memory)
+        moved = ControllerState(state.threshold, state.stopped, state.version, state.step + 1, tally, watch)
         if not self.uses_gate or state.version == 0:
             return moved
         threshold = state.threshold if self.threshold is not None else self._moved(moved, sums)
@@ -248,7 +250,7 @@ class Controller:
         due = self._due(sums)
         if due == 0:
             return state.threshold
-        room = 1.0 - self.bound(state).loss_bound_per_decision / self.target
+        room = 1.0 - self.certificate.loss_bound(state.tally) / self.target
         aim = min(_AIM, max(_LEAST_AIM, room / _EASE))
         gain = min(_GAIN, _GROWTH / (_AIM * due))
         change = max(-_HALVING, gain * (aim * due - (sums.loss + sums.withheld_loss) / UNIT))
@@ -259,9 +261,7 @@ class Controller:
     def _must_stop(self, state: ControllerState) -> bool:
         """Whether the bound is above the target, or would be if the next steps are as the last ones were."""
         foreseen = self.certificate.add(state.tally, self._expected(state.watch))
-        return any(
-            self.certificate.bound(tally).loss_bound_per_decision > self.target for tally in (state.tally, foreseen)
-        )
+        return any(self.certificate.loss_bound(tally) > self.target for tally in (state.tally, foreseen))
 
     def _expected(self, watch: Watch) -> AuditedSums:
         decisions = _STEPS_AHEAD * max(watch.decisions, 1)

@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from coupler.controller import Bound, Controller, Tally, sentence
+from coupler.controller import AuditedSums, Bound, Certificate, Controller, Tally, sentence
 from coupler.coupling.counts import Counts
 from coupler.coupling.route import Route
 from coupler.progress import Progress
 from coupler.records import Reason
-from coupler.summary import CertificateSummary, Decisions
+from coupler.summary import CertificateSummary, Decisions, SharedTruth
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,47 @@ class StepTotals:
     step: int
     counts: tuple[Counts, ...]
     audit_rates: tuple[float, ...]
+
+
+class Moment(NamedTuple):
+    """All that the progress of a step follows from, noted in no time and worked out when somebody wants to know.
+
+    Attributes
+    ----------
+    totals : StepTotals
+        Of the step; nobody changes them any more.
+    certificate, tally : Certificate, Tally
+        The rule, and the evidence of the whole run so far.
+    threshold, version : float, int
+        Of the first operator.
+    seconds : float
+        Since the run's set-up began.
+    """
+
+    totals: StepTotals
+    certificate: Certificate
+    tally: Tally
+    threshold: float
+    version: int
+    seconds: float
+
+    def progress(self) -> Progress:
+        """Say where the run is."""
+        step = Counts()
+        for counts in self.totals.counts:
+            step.add(counts)
+        bound = self.certificate.bound(self.tally)
+        return Progress(
+            step=self.totals.step,
+            elements=step.elements,
+            decisions=step.decisions,
+            loss_bound=bound.loss_bound_per_decision,
+            loss_estimate=bound.loss_estimate_per_decision,
+            exceedance_bound=bound.exceedance_bound,
+            threshold=self.threshold,
+            version=self.version,
+            seconds=self.seconds,
+        )
 
 
 class Account:
@@ -50,33 +92,31 @@ class Account:
     @property
     def bound(self) -> Bound:
         """What may be claimed of all operators together."""
-        return self._controller.certificate.bound(self._tally)
+        certificate, tally = self._controller.certificate, self._tally
+        if not self._controller.asks:  # where no answer is asked for, nothing is lost: the steps are not looked at
+            tally = certificate.add(tally, AuditedSums(audit_rate=0.0, decisions=self.total.elements))
+        return certificate.bound(tally)
 
     def add(self, totals: StepTotals) -> None:
         """Take in a step: every operator's controller, then the certificate of all."""
+        for counts in totals.counts:
+            self.total.add(counts)
+        self._last = totals
+        if self._controller.asks:
+            self._learn(totals)
+
+    def _learn(self, totals: StepTotals) -> None:
         for route, counts, rate in zip(self._routes, totals.counts, totals.audit_rates, strict=True):
             sums = counts.sums(rate)
             route.state = route.controller.advance(route.state, sums)
-            self._tally = self._controller.certificate.add(self._tally, sums)
-            self.total.add(counts)
-        self._last = totals
+            alone = len(self._routes) == 1  # then its own evidence is all there is
+            self._tally = route.state.tally if alone else self._controller.certificate.add(self._tally, sums)
 
-    def progress(self, seconds: float) -> Progress:
-        """Say where the run is; threshold and version are the first operator's."""
-        step = Counts()
-        for counts in self._last.counts:
-            step.add(counts)
-        bound, state = self.bound, self._routes[0].state
-        return Progress(
-            step=self._last.step,
-            elements=step.elements,
-            decisions=step.decisions,
-            loss_bound=bound.loss_bound_per_decision,
-            loss_estimate=bound.loss_estimate_per_decision,
-            exceedance_bound=bound.exceedance_bound,
-            threshold=state.threshold,
-            version=state.version,
-            seconds=seconds,
+    def moment(self, seconds: float) -> Moment:
+        """Note where the run is; threshold and version are the first operator's."""
+        state = self._routes[0].state
+        return Moment(
+            self._last, self._controller.certificate, self._tally, state.threshold, state.version, seconds=seconds
         )
 
     def decisions(self) -> Decisions:
@@ -86,6 +126,14 @@ class Account:
     def reasons(self) -> dict[str, int]:
         """Give the elements by reason, those that occurred."""
         return {reason.name.lower(): int(self.total.reasons[reason]) for reason in Reason if self.total.reasons[reason]}
+
+    def shared(self) -> SharedTruth:
+        """Give what ranks computed for each other."""
+        return SharedTruth(
+            elements=self.total.shared_elements,
+            seconds=self.total.shared_nanoseconds * 1e-9,
+            overhead_seconds=self.total.sharing_nanoseconds * 1e-9,
+        )
 
     def certificate(self) -> CertificateSummary:
         """Give the certificate of ``summary.json``."""

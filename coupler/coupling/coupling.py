@@ -9,6 +9,7 @@ from typing import Self
 
 import numpy as np
 from mpi4py import MPI
+from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
 from coupler.clock import Stopwatch
@@ -22,6 +23,9 @@ from coupler.plugin import build, load
 from coupler.progress import Progress
 from coupler.runfolder import RunFolder
 from coupler.summary import ConservedSum, Summary
+
+# Room for so many elements where nobody says how many there will be.
+_FIRST_ELEMENTS = 4096
 
 
 class Coupling:
@@ -47,7 +51,8 @@ class Coupling:
     name : str
         What the default run folder is named after.
     elements : int, optional
-        Most elements this rank asks about at once, where it knows; ``exchange.slot_elements`` if left out.
+        Most elements this rank asks about at once, where it knows. The place for them grows with what is asked,
+        up to ``exchange.slot_elements``.
 
     Raises
     ------
@@ -78,14 +83,15 @@ class Coupling:
             controller=_controller(self.case),
             out=None if out is None else Path(out),
             name=name,
-            elements=most if elements is None else min(elements, most),
+            elements=min(_FIRST_ELEMENTS if elements is None else elements, most),
         )
         if self._plan.controller.asks:
             with self.stopwatch.timing("setup"):
                 on_first(self._comm, self._check_surrogate)
         self._session: Session | None = None
         self._summary: Summary | None = None
-        self._known_ids: object = None
+        self._indices = {name: index for index, name in enumerate(named)}
+        self._checked_ids: object = None
 
     def __enter__(self) -> Self:
         if self._session is not None:
@@ -119,12 +125,34 @@ class Coupling:
     def inputs(self, count: int, *, operator: str | None = None) -> NDArray[np.float64]:
         """Give an array (count, n_in) to gather the next call's inputs into without a further copy.
 
+        It is where the model reads them, if there is one; the same memory is given again for the next call.
+
+        Parameters
+        ----------
+        count : int
+            Elements of the next call; any number.
+        operator : str, optional
+            Which one, where there are several.
+
+        Raises
+        ------
+        FieldMismatch
+            If there is no such operator.
+        LifecycleError
+            Outside of the context.
+
         Collective: no.
         """
         return self._running.routes[self._index(operator)].inputs(count)
 
     def evaluate(
-        self, inputs: ArrayLike, ids: ArrayLike, dt: float, *, operator: str | None = None
+        self,
+        inputs: ArrayLike,
+        ids: ArrayLike,
+        dt: float,
+        *,
+        operator: str | None = None,
+        out: NDArray[np.float64] | None = None,
     ) -> NDArray[np.float64]:
         """Evaluate an operator on this rank's elements.
 
@@ -138,10 +166,14 @@ class Coupling:
             Time step.
         operator : str, optional
             Which one, where there are several.
+        out : ndarray (n, n_out), optional
+            Where the result goes; must not overlap the inputs. A new array if left out; with one of your own, and
+            inputs in :meth:`inputs`, a call allocates nothing.
 
         Returns
         -------
         ndarray (n, n_out)
+            ``out``, if given.
 
         Raises
         ------
@@ -153,11 +185,14 @@ class Coupling:
         Collective: no. Ranks may call it at different times and on different routes.
         """
         session, index = self._running, self._index(operator)
-        x, numbers = _checked(inputs, ids, session.routes[index].operator.signature)
-        if ids is not self._known_ids:
+        signature = session.routes[index].operator.signature
+        x, numbers = _checked(inputs, ids, signature)
+        if ids is not self._checked_ids:
             _check_unique(numbers)
-            self._known_ids = ids
-        return session.evaluate(index, x, numbers, float(dt))
+            self._checked_ids = ids
+        if out is not None:
+            _check_out(out, x, signature)
+        return session.evaluate(index, x, numbers, float(dt), out)
 
     def end_step(self) -> None:
         """End a time step: take in the reduction of the step before, start this step's.
@@ -225,12 +260,14 @@ class Coupling:
         self._started.release()
 
     def _index(self, operator: str | None) -> int:
-        names = list(self._plan.operators)
-        if operator is None and len(names) > 1:
-            raise FieldMismatch(f'This coupling has several operators: say which, for example operator="{names[0]}".')
-        if operator is not None and operator not in names:
-            raise FieldMismatch(f'This coupling has no operator "{operator}".{did_you_mean(operator, names)}')
-        return 0 if operator is None else names.index(operator)
+        indices = self._indices
+        if operator is None and len(indices) > 1:
+            raise FieldMismatch(
+                f'This coupling has several operators: say which, for example operator="{next(iter(indices))}".'
+            )
+        if operator is not None and operator not in indices:
+            raise FieldMismatch(f'This coupling has no operator "{operator}".{did_you_mean(operator, indices)}')
+        return 0 if operator is None else indices[operator]
 
 
 def _last_words(error: BaseException) -> str:
@@ -275,10 +312,32 @@ def _controller(case: Case) -> Controller:
 
 
 def _check_unique(ids: NDArray[np.int64]) -> None:
-    if len(np.unique(ids)) != len(ids):
+    if not _ascending(ids) and len(np.unique(ids)) != len(ids):
         raise FieldMismatch(
             "The ids of this call are not unique: the audit coins hang on them, so every element needs a number of its "
             "own, unique over all ranks."
+        )
+
+
+@njit(cache=True, nogil=True)
+def _ascending(ids: NDArray[np.int64]) -> bool:
+    """Whether every id is above the one before, as most people number their elements: then none comes twice."""
+    descents = 0
+    for i in range(ids.size - 1):
+        descents += ids[i] >= ids[i + 1]
+    return descents == 0
+
+
+def _check_out(out: NDArray[np.float64], inputs: NDArray[np.float64], signature: Signature) -> None:
+    expected = (len(inputs), len(signature.outputs))
+    if out.shape != expected or out.dtype != np.float64 or not out.flags.c_contiguous or not out.flags.writeable:
+        raise FieldMismatch(
+            f"out has shape {out.shape} and type {out.dtype}; it must be a writable array of shape {expected} "
+            f"({', '.join(signature.output_names)}) of float64 in C order: numpy.empty(...) makes one."
+        )
+    if np.may_share_memory(out, inputs):
+        raise FieldMismatch(
+            "out overlaps the inputs, and they are read again after the first results are written: pass another array."
         )
 
 
@@ -290,7 +349,7 @@ def _checked(inputs: ArrayLike, ids: ArrayLike, signature: Signature) -> tuple[N
             f"The inputs have shape {x.shape}; the operator takes (n, {len(signature.inputs)}): "
             f"{', '.join(signature.input_names)}."
         )
-    if numbers.shape != (len(x),) or not np.issubdtype(numbers.dtype, np.integer):
+    if numbers.shape != (len(x),) or numbers.dtype.kind not in "iu":
         raise FieldMismatch(
             f"The ids have shape {numbers.shape} and type {numbers.dtype}; there must be one whole number per element, "
             f"({len(x)},), unique over all ranks."

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from coupler.config import Case
-from coupler.controller import Stream, tosses
+from coupler.controller import Coins, Stream
 from coupler.coupling.counts import Counts
 from coupler.coupling.nodes import Nodes
 from coupler.coupling.route import Piece, Reasons, Route
@@ -62,7 +62,7 @@ class Learner:
     nodes : Nodes
         The ranks.
     service : Service or None
-        Ray's part; None except on leading ranks.
+        Ray's part; None except on rank 0.
     """
 
     def __init__(self, plan: LearnerPlan, route: Route, nodes: Nodes, service: Service | None) -> None:
@@ -73,6 +73,8 @@ class Learner:
         self._rounds = RoundFolder(plan.folder.models, plan.name)
         self._registry = Registry(plan.folder.models)
         self._pending: list[SampleBatch] = []
+        self._coins = Coins(plan.case.run.seed, Stream.SAMPLE)
+        self._rows, self._inputs = np.empty(0, np.int64), np.empty((0, 0))
         self._available = self._trained_on = 0
         self._keep_share = 0.0  # until the first sum says how many elements there are, on all ranks alike
         self._round, self._round_started = 0, -1
@@ -140,21 +142,25 @@ class Learner:
         """Keep a random share of the truth's answers; the coins do not depend on the ranks."""
         if not self.learns or self._available - self._trained_on >= self._plan.case.learning.buffer:
             return
-        seed = self._plan.case.run.seed
-        chosen = tosses(self._keep_share, seed, piece.step, piece.call, piece.ids, stream=Stream.SAMPLE)
-        rows = np.flatnonzero(chosen & (reasons != Reason.ACCEPTED))
+        if len(self._rows) < len(piece.ids):
+            self._rows, self._inputs = np.empty(len(piece.ids), np.int64), np.empty_like(piece.inputs)
+        found = self._coins.choose(
+            self._keep_share, piece.step, piece.call, piece.ids, piece.inputs, self._rows, self._inputs
+        )
+        rows = self._rows[:found]
+        rows = rows[reasons[rows] != Reason.ACCEPTED]
         if len(rows) == 0:
             return
         self._route.counts.samples += len(rows)
         self._pending.append(
             SampleBatch(
-                inputs=piece.inputs[rows].copy(),
+                inputs=piece.inputs[rows],
                 dt=np.full(len(rows), piece.dt),
-                truth=piece.outputs[rows].copy(),
+                truth=piece.outputs[rows],
                 step=np.full(len(rows), piece.step, np.int64),
                 call=np.full(len(rows), piece.call, np.int64),
-                ids=piece.ids[rows].copy(),
-                reason=reasons[rows].copy(),
+                ids=piece.ids[rows],
+                reason=reasons[rows],
             )
         )
 

@@ -22,18 +22,25 @@ class StepReduction:
         self._comm = comm
         self._mine = np.zeros(length, np.int64)
         self._sum = np.zeros(length, np.int64)
-        self._request: MPI.Request | None = None
+        self._started = False
+        self._request: MPI.Request | None = None  # none either where a rank is alone
 
     def start(self, mine: NDArray[np.int64]) -> None:
         """Start summing; the one before must have been finished. Collective: yes, non-blocking."""
-        assert self._request is None
-        self._mine[:] = mine
-        self._request = self._comm.Iallreduce(self._mine, self._sum)
+        assert not self._started
+        self._started = True
+        if self._comm.size == 1:
+            self._sum[:] = mine
+        else:
+            self._mine[:] = mine
+            self._request = self._comm.Iallreduce(self._mine, self._sum)
 
     def finish(self) -> NDArray[np.int64] | None:
         """Wait for the sum under way and give it; None if none was started. Collective: completes one."""
-        if self._request is None:
+        if not self._started:
             return None
-        wait([self._request])
-        self._request = None
+        self._started = False
+        if self._request is not None:
+            wait([self._request])
+            self._request = None
         return self._sum

@@ -2,13 +2,24 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from coupler.clock import Stopwatch
-from coupler.controller import Controller, ControllerState, Limits, Stream, audited_sums, losses, tosses
+from coupler.controller import (
+    AuditedSums,
+    Coins,
+    Controller,
+    ControllerState,
+    Gate,
+    Limits,
+    Stream,
+    Workspace,
+    put_rows,
+)
 from coupler.coupling.counts import Counts
 from coupler.errors import CouplerError
 from coupler.exchange import Answer, Transport
@@ -18,8 +29,43 @@ from coupler.records import Reason
 Floats = NDArray[np.float64]
 Reasons = NDArray[np.uint8]
 
+_SUMS = len(AuditedSums(audit_rate=1.0, decisions=0).counts)
 
-@dataclass(frozen=True)
+
+class Worker(Protocol):
+    """Whoever computes the truth of a route's elements.
+
+    Attributes
+    ----------
+    borrowed_seconds : float
+        Processor time others have spent on this rank's elements so far [s].
+    """
+
+    borrowed_seconds: float
+
+    def evaluate(self, inputs: Floats, dt: float) -> Floats:
+        """Give the truth (n, n_out) of inputs (n, n_in), good until the next call. Collective: no."""
+
+
+class Alone:
+    """A rank that computes its truth itself.
+
+    Parameters
+    ----------
+    operator : Operator
+        Whose truth.
+    """
+
+    def __init__(self, operator: Operator) -> None:
+        self.borrowed_seconds = 0.0
+        self._operator = operator
+
+    def evaluate(self, inputs: Floats, dt: float) -> Floats:
+        """Compute the truth here and now. Collective: no."""
+        return self._operator.evaluate_truth(inputs, dt)
+
+
+@dataclass(slots=True)
 class Piece:
     """Elements on their way through one call of ``evaluate``, as many as fit the transport.
 
@@ -43,19 +89,48 @@ class Piece:
     call: int
 
 
-@dataclass(frozen=True)
-class CallRecord:
-    """What one call did on this rank, for the ledger."""
+class CallRecord(NamedTuple):
+    """What one call did on this rank, for the ledger.
+
+    Attributes
+    ----------
+    step, call : int
+        The step, and the number of the call within it.
+    reasons : list of int
+        Elements by :class:`Reason`.
+    sums : list of int
+        What the certificate needs, :attr:`AuditedSums.counts`.
+    threshold, audit_rate, version : float, float, int
+        What held in this step.
+    truth_seconds, wait_seconds, model_seconds : float
+        Time of the truth, of waiting for answers, and of the model for the batches they travelled in [s].
+    hidden_seconds : float
+        Time that passed between questions and their answers while this rank did other work [s].
+    """
 
     step: int
     call: int
-    counts: Counts
+    reasons: list[int]
+    sums: list[int]
     threshold: float
     audit_rate: float
     version: int
     truth_seconds: float
     wait_seconds: float
     model_seconds: float
+    hidden_seconds: float
+
+
+@dataclass(slots=True)
+class _Spent:
+    """Seconds of one call, by activity."""
+
+    truth: float = 0.0
+    wait: float = 0.0
+    gather: float = 0.0
+    gate: float = 0.0
+    model: float = 0.0
+    hidden: float = 0.0
 
 
 class Route:
@@ -65,20 +140,22 @@ class Route:
     ----------
     state : ControllerState
         Replaced between steps by whoever reduces over the ranks, never within one.
-    limits : Limits or None
-        The hard gates of the present version.
     transport : Transport or None
         The line to the model, while there is one.
+    workshop : Worker
+        Computes every truth; this rank alone, unless somebody else is put in its place.
     counts : Counts
         Of the present step.
     on_truth : callable or None
-        Told of every piece and its reasons once its outputs are there.
+        Told of every piece and its reasons once its outputs are there; both are good until it returns.
     elements, asked_elements : int
         Elements evaluated so far, and those of them the surrogate answered, taken or not.
     typical_elements, typical_seconds : int, float
         Elements whose truth was computed without regard to their score, and the processor time of it [s].
     truth_seconds, asked_seconds : float
         Wall-clock time of all truth, and of asking: gathering, waiting, judging and taking [s].
+    waited_seconds, hidden_seconds : float
+        Time spent waiting for answers, and time in which they were under way while this rank did other work [s].
 
     Parameters
     ----------
@@ -109,53 +186,105 @@ class Route:
         self.operator = operator
         self.controller = controller
         self.state: ControllerState = controller.start()
-        self.limits: Limits | None = None
         self.transport: Transport | None = None
+        self.workshop: Worker = Alone(operator)
         self.counts = Counts()
         self.on_truth: Callable[[Piece, Reasons], None] | None = None
         self.elements = self.typical_elements = self.asked_elements = 0
         self.typical_seconds = self.truth_seconds = self.asked_seconds = 0.0
-        self._seed, self._deadline, self._must_answer, self._stopwatch = seed, deadline, must_answer, stopwatch
-        self._atol, self._rtol = np.array(operator.signature.atol), np.array(operator.signature.rtol)
-        self._model_seconds = 0.0
+        self.waited_seconds = self.hidden_seconds = 0.0
+        self._deadline, self._must_answer, self._stopwatch = deadline, must_answer, stopwatch
+        self._coins = Coins(seed, Stream.AUDIT)
+        self._n_in, self._n_out = len(operator.signature.inputs), len(operator.signature.outputs)
+        self._gate: Gate | None = None
+        self._spent = _Spent()
+        self._space = _workspace(0, self._n_in)
+        self._no_truth = np.empty((0, self._n_out))
+        self._own = self._offered = np.empty((0, self._n_in))
+        self._offered_by: Transport | None = None
+
+    @property
+    def limits(self) -> Limits | None:
+        """The hard gates of the present version."""
+        return None if self._gate is None else self._gate.limits
+
+    @limits.setter
+    def limits(self, limits: Limits) -> None:
+        signature = self.operator.signature
+        self._gate = Gate(limits, np.array(signature.atol), np.array(signature.rtol), self.controller.cap)
 
     def inputs(self, count: int) -> Floats:
-        """Give an array (count, n_in) to gather into: the transport's own memory where that is possible."""
-        if self.transport is None or self.transport.busy or count > self.transport.capacity:
-            return np.empty((count, len(self.operator.signature.inputs)))
-        return self.transport.inputs(count)
+        """Give an array (count, n_in) to gather into, good until the next call: the transport's own if possible."""
+        transport = self.transport
+        if transport is None or count > transport.capacity or transport.busy:
+            # The same pages again and again: fresh ones cost as much as the copy into them.
+            if count > len(self._own):
+                self._own = np.empty((count, self._n_in))
+            return self._own[:count]
+        self._offered, self._offered_by = transport.inputs(count), transport
+        return self._offered
 
     def evaluate(
         self, inputs: Floats, outputs: Floats, ids: NDArray[np.int64], dt: float, step: int, call: int
     ) -> CallRecord:
-        """Fill the outputs of every element, from the surrogate or from the truth. Collective: no."""
-        counts = Counts()
-        self.elements += len(inputs)
-        before = dict(self._stopwatch.seconds)
-        self._model_seconds = 0.0
-        size = len(inputs) if self.transport is None else self.transport.capacity
-        for start in range(0, len(inputs), max(size, 1)):
-            rows = slice(start, start + size)
-            piece = Piece(inputs[rows], outputs[rows], ids[rows], dt, step, call)
-            reasons = self._decide(piece, counts)
-            counts.reasons += np.bincount(reasons, minlength=len(Reason))
-            if self.on_truth is not None:
-                self.on_truth(piece, reasons)
-        self.counts.add(counts)
-        spent = {activity: seconds - before[activity] for activity, seconds in self._stopwatch.seconds.items()}
-        self.truth_seconds += spent["truth"]
-        self.asked_seconds += sum(spent[activity] for activity in ("gather", "wait", "gate", "scatter"))
-        return CallRecord(
-            step=step,
-            call=call,
-            counts=counts,
-            threshold=self.state.threshold,
-            audit_rate=self.audit_rate,
-            version=self.state.version,
-            truth_seconds=spent["truth"],
-            wait_seconds=spent["wait"],
-            model_seconds=self._model_seconds,
-        )
+        """Fill the outputs of every element, from the surrogate or from the truth. Collective: no.
+
+        Parameters
+        ----------
+        inputs : ndarray (n, n_in), C order
+            Operator inputs.
+        outputs : ndarray (n, n_out), C order
+            Receives the result; must not overlap the inputs.
+        ids : ndarray (n,) of int64
+            Global ids.
+        dt : float
+            Time step.
+        step, call : int
+            The step, and the number of the call within it.
+
+        Returns
+        -------
+        CallRecord
+
+        Raises
+        ------
+        CouplerError
+            If an answer that must come does not.
+
+        Collective: no.
+        """
+        count, start, space = len(inputs), 0, self._space
+        self._spent = spent = _Spent()
+        self.elements += count
+        closed = self._closed()
+        if closed is not None:
+            reasons, sums = [0] * len(space.by_reason), [0] * len(space.sums)
+            reasons[closed] = sums[0] = count
+            self.counts.reasons[closed] += count
+            self.counts.audited[0] += count
+            if count:
+                self._close(Piece(inputs, outputs, ids, dt, step, call), closed)
+            return self._record(step, call, reasons, sums)
+        space.by_reason.fill(0)
+        space.sums.fill(0)
+        while start < count:
+            # Asked every time: a slot may have grown with the question before.
+            stop = count if self.transport is None else min(count, start + self.transport.capacity)
+            if stop - start == count:
+                piece = Piece(inputs, outputs, ids, dt, step, call)
+            else:
+                piece = Piece(inputs[start:stop], outputs[start:stop], ids[start:stop], dt, step, call)
+            self._decide(piece)
+            start = stop
+        self.counts.reasons += space.by_reason
+        self.counts.audited += space.sums
+        self.asked_seconds += spent.gather + spent.wait + spent.gate
+        self.waited_seconds += spent.wait
+        self.hidden_seconds += spent.hidden
+        self._stopwatch.charge("gather", spent.gather)
+        self._stopwatch.charge("wait", spent.wait)
+        self._stopwatch.charge("gate", spent.gate)
+        return self._record(step, call, space.by_reason.tolist(), space.sums.tolist())
 
     def take_counts(self) -> Counts:
         """Give the counts of the step and begin the next one's."""
@@ -166,6 +295,24 @@ class Route:
     def audit_rate(self) -> float:
         """Share of the decisions that is audited in this step."""
         return self.controller.audit_rate_now(self.state)
+
+    def _record(self, step: int, call: int, reasons: list[int], sums: list[int]) -> CallRecord:
+        spent, state = self._spent, self.state
+        self.truth_seconds += spent.truth
+        self._stopwatch.charge("truth", spent.truth)
+        return CallRecord(
+            step,
+            call,
+            reasons,
+            sums,
+            state.threshold,
+            self.audit_rate,
+            state.version,
+            spent.truth,
+            spent.wait,
+            spent.model,
+            spent.hidden,
+        )
 
     def _closed(self) -> Reason | None:
         """Why no question can be asked now, if so."""
@@ -181,77 +328,128 @@ class Route:
         # One question may be late, its slot is taken: go on without asking until the server has come round to it.
         return Reason.TIMEOUT if self.transport.busy else None
 
-    def _decide(self, piece: Piece, counts: Counts) -> Reasons:
+    def _decide(self, piece: Piece) -> None:
+        """Route one piece. Before its answer nothing is known of a question but its audits: they fill the wait."""
+        count = len(piece.ids)
+        if len(self._space.reasons) < count:
+            self._space = _workspace(count, self._n_in, self._space)
         closed = self._closed()
-        if closed is not None:
-            return self._refuse(piece, closed, counts, np.zeros(len(piece.ids), np.bool_))
-        piece = self._ask(piece)
-        with self._stopwatch.timing("gate"):
-            audited = tosses(self.audit_rate, self._seed, piece.step, piece.call, piece.ids, stream=Stream.AUDIT)
-        self._typical_truth(piece, audited)  # while the server computes
-        assert self.transport is not None
-        with self._stopwatch.timing("wait"):
-            answer = self.transport.answer(self._deadline)
-        if not answer.arrived:
-            if self._must_answer:
-                raise CouplerError(
-                    f"step {piece.step}: {answer.reason.sentence}, and in deterministic mode a run cannot go on "
-                    "without it, because what is answered in time would depend on the clock. Run it again, with a "
-                    'longer exchange.patience if the server was only slow, or with learning.mode = "asynchronous".'
-                )
-            return self._refuse(piece, answer.reason, counts, audited)
-        return self._take(piece, answer, audited, counts)
+        if closed is not None:  # since the piece before, whose answer did not come
+            self._space.by_reason[closed] += count
+            self._space.sums[0] += count
+            self._close(piece, closed)
+            return
+        self._ask(piece)
+        audits = self._toss(piece)
+        truth = self._typical_truth(self._space.rest_inputs[:audits], piece.dt) if audits else self._no_truth
+        answer = self._answer(piece)
+        if answer.arrived:
+            self._take(piece, answer, truth)
+        else:
+            self._go_without(piece, answer.reason, truth)
+        if self.on_truth is not None:
+            self.on_truth(piece, self._space.reasons[:count])
 
-    def _ask(self, piece: Piece) -> Piece:
-        """Send the question; give the piece back, off the transport's memory if it lay across the question's place."""
-        assert self.transport is not None
-        with self._stopwatch.timing("gather"):
-            place = self.transport.inputs(len(piece.inputs))
+    def _close(self, piece: Piece, reason: Reason) -> None:
+        """Compute the truth of everything without asking."""
+        np.copyto(piece.outputs, self._typical_truth(piece.inputs, piece.dt))
+        if self.on_truth is not None:
+            self.on_truth(piece, np.full(len(piece.ids), reason, np.uint8))
+
+    def _ask(self, piece: Piece) -> None:
+        """Send the question; from here on the piece's inputs are those of the transport."""
+        started, transport, count = time.perf_counter(), self.transport, len(piece.ids)
+        assert transport is not None
+        if piece.inputs is not self._offered or transport is not self._offered_by:
+            self._offered_by = None  # it may move with what follows
+            place = transport.inputs(count)
             if piece.inputs.ctypes.data != place.ctypes.data:
-                if np.may_share_memory(place, piece.inputs):
-                    piece = replace(piece, inputs=piece.inputs.copy())
                 np.copyto(place, piece.inputs)
-            self.transport.ask(len(piece.inputs), piece.dt, self.state.version)
-        return piece
+            piece.inputs = place
+        transport.ask(count, piece.dt, self.state.version)
+        self._spent.gather += time.perf_counter() - started
 
-    def _refuse(self, piece: Piece, reason: Reason, counts: Counts, done: NDArray[np.bool_]) -> Reasons:
-        """Send everything to the truth that is not done yet."""
-        self._typical_truth(piece, ~done)
-        counts.audited[0] += len(piece.ids)
-        return np.full(len(piece.ids), reason, np.uint8)
+    def _toss(self, piece: Piece) -> int:
+        started, space = time.perf_counter(), self._space
+        audits = self._coins.choose(
+            self.audit_rate, piece.step, piece.call, piece.ids, piece.inputs, space.audited, space.rest_inputs
+        )
+        self._spent.gate += time.perf_counter() - started
+        return audits
 
-    def _take(self, piece: Piece, answer: Answer, audited: NDArray[np.bool_], counts: Counts) -> Reasons:
-        """Judge an answer, measure it where it was audited, take it where it may stand."""
-        assert self.limits is not None
-        self.asked_elements += len(piece.ids)
-        self._model_seconds += answer.seconds
-        with self._stopwatch.timing("gate"):
-            reasons = self.controller.judge(self.state, piece.inputs, answer.mean, answer.score, self.limits)
-            error, loss = losses(
-                answer.mean[audited], piece.outputs[audited], self._atol, self._rtol, self.controller.cap
+    def _answer(self, piece: Piece) -> Answer:
+        assert self.transport is not None
+        spent, started = self._spent, time.perf_counter()
+        answer = self.transport.answer(self._deadline)
+        waited = time.perf_counter() - started
+        spent.wait += waited
+        if answer.arrived:
+            spent.model += answer.seconds
+            spent.hidden += max(0.0, answer.turnaround - waited)
+        elif self._must_answer:
+            raise CouplerError(
+                f"step {piece.step}: {answer.reason.sentence}, and in deterministic mode a run cannot go on "
+                "without it, because what is answered in time would depend on the clock. Run it again, with a "
+                'longer exchange.patience if the server was only slow, or with learning.mode = "asynchronous".'
             )
-            counts.audited += audited_sums(reasons, audited, error, loss, self.audit_rate).counts
-            reasons[audited] = Reason.AUDIT
-            accepted = reasons == Reason.ACCEPTED
-        with self._stopwatch.timing("scatter"):
-            np.copyto(piece.outputs, answer.mean, where=accepted[:, np.newaxis])
-        self._truth(piece, ~(accepted | audited))
-        return reasons
+        return answer
 
-    def _typical_truth(self, piece: Piece, chosen: NDArray[np.bool_]) -> None:
+    def _take(self, piece: Piece, answer: Answer, truth: Floats) -> None:
+        """Judge an answer, measure it where it was audited, take it where it may stand; the truth for the rest."""
+        assert self._gate is not None
+        started, space, state = time.perf_counter(), self._space, self.state
+        self.asked_elements += len(piece.ids)
+        left = self._gate.settle(
+            piece.inputs,
+            answer.mean,
+            answer.score,
+            truth,
+            piece.outputs,
+            space,
+            threshold=state.threshold,
+            stopped=state.stopped,
+            judges=self.controller.uses_gate,
+        )
+        self._spent.gate += time.perf_counter() - started
+        if left:
+            put_rows(space.rest, left, self._truth(space.rest_inputs[:left], piece.dt), piece.outputs)
+
+    def _go_without(self, piece: Piece, reason: Reason, truth: Floats) -> None:
+        """No answer came: the truth for everything that was not audited."""
+        space, count, audits = self._space, len(piece.ids), len(truth)
+        put_rows(space.audited, audits, truth, piece.outputs)
+        rest = np.setdiff1d(np.arange(count), space.audited[:audits], assume_unique=True)
+        if len(rest):
+            put_rows(rest, len(rest), self._typical_truth(piece.inputs[rest], piece.dt), piece.outputs)
+        space.reasons[:count] = reason
+        space.by_reason[reason] += count
+        space.sums[0] += count
+
+    def _typical_truth(self, inputs: Floats, dt: float) -> Floats:
         """Compute the truth of elements that were not chosen for being difficult, and note what that costs.
 
         In processor time: on a full node server and trainer share the cores, and a run of physics alone would not.
         """
-        started = time.thread_time()
-        self._truth(piece, chosen)
-        self.typical_seconds += time.thread_time() - started
-        self.typical_elements += int(chosen.sum())
+        borrowed, started = self.workshop.borrowed_seconds, time.thread_time()
+        outputs = self._truth(inputs, dt)
+        self.typical_seconds += time.thread_time() - started + self.workshop.borrowed_seconds - borrowed
+        self.typical_elements += len(inputs)
+        return outputs
 
-    def _truth(self, piece: Piece, chosen: NDArray[np.bool_]) -> None:
-        rows = np.flatnonzero(chosen)
-        with self._stopwatch.timing("truth"):
-            if len(rows) == len(chosen):
-                piece.outputs[...] = self.operator.evaluate_truth(piece.inputs, piece.dt)
-            elif len(rows):
-                piece.outputs[rows] = self.operator.evaluate_truth(piece.inputs[rows], piece.dt)
+    def _truth(self, inputs: Floats, dt: float) -> Floats:
+        started = time.perf_counter()
+        outputs = np.ascontiguousarray(self.workshop.evaluate(inputs, dt))
+        self._spent.truth += time.perf_counter() - started
+        return outputs
+
+
+def _workspace(count: int, n_in: int, before: Workspace | None = None) -> Workspace:
+    """Make room for so many elements, keeping what was counted before."""
+    return Workspace(
+        audited=np.empty(count, np.int64),
+        rest=np.empty(count, np.int64),
+        rest_inputs=np.empty((count, n_in)),
+        reasons=np.empty(count, np.uint8),
+        by_reason=np.zeros(len(Reason), np.int64) if before is None else before.by_reason,
+        sums=np.zeros(_SUMS, np.int64) if before is None else before.sums,
+    )

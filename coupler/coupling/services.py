@@ -1,26 +1,28 @@
-"""Starting and stopping what the ranks of a node share: arena, server, trainer, and each rank's lines to them."""
+"""Starting and stopping what ranks share: arenas, servers, relays, the trainer, and each rank's lines to them."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from coupler.config import Case
 from coupler.coupling.nodes import Nodes, together
 from coupler.coupling.route import Route
-from coupler.errors import ConfigError
 from coupler.exchange import Arena, ArenaLayout, InProcessTransport, SharedTransport, SlotShape, Transport
 from coupler.learning.registry import Registry
-from coupler.serving.placement import all_cores, plan
+from coupler.serving.answering import ModelPlan, check_folder
+from coupler.serving.cluster import Cluster
+from coupler.serving.placement import CoreMap, Home, all_cores, plan
 from coupler.serving.predictor import Predictor, choose_device
-from coupler.serving.service import Service, ServicePlan
+from coupler.serving.service import NodePlan, Service, ServicePlan
 
 
 class NodeServices:
-    """This rank's share of the services of its node.
+    """This rank's share of the services of the run.
+
+    Rank 0 alone talks to Ray, for all nodes; the leading rank of each node owns its arena.
 
     Parameters
     ----------
@@ -44,18 +46,17 @@ class NodeServices:
     """
 
     def __init__(self, case: Case, nodes: Nodes, routes: Mapping[str, Route], elements: int, models: Path) -> None:
-        if nodes.count > 1:
-            raise ConfigError(
-                f"The ranks are on {nodes.count} nodes, and a surrogate is served on one only so far: run on one node, "
-                "or use --set controller.mode=physics."
-            )
-        self._nodes, self._names = nodes, tuple(routes)
+        self._nodes, self._routes, self._names = nodes, routes, tuple(routes)
+        together(nodes.job, lambda: check_folder(models))
         self._registry = Registry(models)
         shapes = [_slot_shape(index, route, elements) for index, route in enumerate(routes.values())]
         with ExitStack() as started:
             arena = None if case.exchange.transport == "inprocess" else self._map_arena(shapes, started)
-            service_plan = self._plan(case, arena, models)
-            self.service: Service | None = together(nodes.job, lambda: self._start_service(service_plan, started))
+            cluster = together(nodes.job, lambda: self._connect(case, started))
+            service_plan = self._plan(case, cluster, arena, models)
+            self.service: Service | None = together(
+                nodes.job, lambda: self._start_service(cluster, service_plan, started)
+            )
             if arena is not None and nodes.leads:
                 started.callback(arena.dismiss)
             transports = together(nodes.job, lambda: self._transports(case, shapes, arena))
@@ -79,48 +80,73 @@ class NodeServices:
         started.callback(arena.close)
         return arena
 
-    def _plan(self, case: Case, arena: Arena | None, models: Path) -> ServicePlan:
-        bound = self._nodes.core_sets()
-        with all_cores() as reachable:
-            cores = plan(bound, reachable)
+    def _connect(self, case: Case, started: ExitStack) -> Cluster | None:
+        if not self._nodes.first:
+            return None
+        cluster = Cluster(case.ray.address, 1 if case.exchange.transport == "inprocess" else self._nodes.count)
+        started.callback(cluster.close)
+        return cluster
+
+    def _plan(self, case: Case, cluster: Cluster | None, arena: Arena | None, models: Path) -> ServicePlan | None:
+        """Gather on rank 0 what to start for every node; None elsewhere."""
+        cores = self._core_map()
+        head = self._nodes.job.bcast(None if cluster is None else cluster.head)
+        mine = NodePlan(Home.towards(head), None if arena is None else arena.address, cores)
+        everyone = self._nodes.job.gather(mine if self._nodes.leads else None)
+        if everyone is None:
+            return None
+        signatures = [route.operator.signature for route in self._routes.values()]
         return ServicePlan(
-            address=case.ray.address,
-            arena=None if arena is None else arena.address,
-            operators=self._names,
-            models=str(models),
-            device=case.surrogate.device,
-            threads=case.surrogate.threads,
-            cores=cores,
+            nodes=tuple(node for node in everyone if node is not None),
+            models=ModelPlan(
+                operators=tuple(self._routes),
+                columns=tuple((len(signature.inputs), len(signature.outputs)) for signature in signatures),
+                models=str(models),
+                device=case.surrogate.device,
+                threads=case.surrogate.threads,
+                form=case.surrogate.form,
+                timed=case.learning.mode != "deterministic",
+            ),
+            servers=case.ray.servers,
+            transport=case.exchange.transport,
         )
 
-    def _start_service(self, service_plan: ServicePlan, started: ExitStack) -> Service | None:
-        if not self._nodes.leads:
+    def _core_map(self) -> CoreMap:
+        bound = self._nodes.core_sets()
+        with all_cores() as reachable:
+            return plan(bound, reachable)
+
+    def _start_service(
+        self, cluster: Cluster | None, service_plan: ServicePlan | None, started: ExitStack
+    ) -> Service | None:
+        if cluster is None or service_plan is None:
             return None
-        service = Service(service_plan)
+        service = Service(cluster, service_plan)
         started.callback(service.close)
         return service
 
     def _transports(self, case: Case, shapes: Sequence[SlotShape], arena: Arena | None) -> list[Transport]:
         if arena is not None:
             first = self._nodes.node.rank * len(shapes)
-            return [SharedTransport(arena, first + index) for index in range(len(shapes))]
-        torch.set_num_threads(case.surrogate.threads)
+            most = case.exchange.slot_elements
+            return [SharedTransport(arena, first + index, most) for index in range(len(shapes))]
+        torch.set_num_threads(1)  # chunks are dealt out to threads instead, as servers do
         device = choose_device(case.surrogate.device)
-        return [self._inprocess(shape, device) for shape in shapes]
+        return [self._inprocess(case, shape, device) for shape in shapes]
 
-    def _inprocess(self, shape: SlotShape, device: torch.device) -> Transport:
-        predictor = Predictor(shape.n_in, shape.n_out, device)
+    def _inprocess(self, case: Case, shape: SlotShape, device: torch.device) -> Transport:
+        timed = case.learning.mode != "deterministic"
+        wanted = case.surrogate
+        predictor = Predictor(shape.n_in, shape.n_out, device, wanted.threads, form=wanted.form, timed=timed)
         name = self._names[shape.operator]
 
-        def predict(
-            inputs: NDArray[np.float64], dt: float, version: int, mean: NDArray[np.float64], score: NDArray[np.float64]
-        ) -> None:
-            predictor.predict(inputs, np.full(len(inputs), dt), version, mean, score)
-
         def load(version: int) -> None:
-            predictor.load(version, self._registry.load(self._registry.card(name, version)))
+            card = self._registry.card(name, version)
+            predictor.load(version, self._registry.load(card), card)
 
-        return InProcessTransport(shape, predict, load)
+        # Memory that is never written to costs nothing, so there is no need to grow.
+        most = max(shape.capacity, case.exchange.slot_elements)
+        return InProcessTransport(replace(shape, capacity=most), predictor.predict, load)
 
 
 def _slot_shape(index: int, route: Route, elements: int) -> SlotShape:

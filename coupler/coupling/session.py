@@ -1,11 +1,12 @@
 """A running session: everything that exists between the start and the end of a coupled run on this rank."""
 
 import logging
+import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from mpi4py import MPI
@@ -17,11 +18,13 @@ from coupler.controller import MOST_CALLS, Controller, Limits
 from coupler.coupling.account import Account, StepTotals
 from coupler.coupling.counts import Counts
 from coupler.coupling.journal import Journal
-from coupler.coupling.nodes import Nodes, on_first
+from coupler.coupling.nodes import Nodes, on_first, together
 from coupler.coupling.reduction import StepReduction
 from coupler.coupling.route import Route
+from coupler.coupling.sharing import SharingSwitch, open_workshop
 from coupler.coupling.statement import Results, statement
 from coupler.errors import CouplerError, FieldMismatch
+from coupler.exchange.sharing import Bench
 from coupler.operator import Operator
 from coupler.progress import Progress
 from coupler.runfolder import claim
@@ -32,6 +35,17 @@ if TYPE_CHECKING:
     from coupler.learning.registry import ModelCard
 
 _log = logging.getLogger("coupler.session")
+# Books that need not be kept at once are kept this often [s].
+_READ_SECONDS = 0.25
+
+
+class _Unread(NamedTuple):
+    """What came of a step and has not been looked at: sums over the ranks, audit rates, and seconds since the start."""
+
+    step: int
+    numbers: NDArray[np.int64]
+    rates: tuple[float, ...]
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -100,9 +114,15 @@ class Session:
             failed = started.enter_context(ExitStack())
             if self._nodes.first:
                 failed.callback(self.folder.abandon)
+            self._benches = self._start_sharing()
             self._learners: list[Learner] = self._start_learning(started) if plan.controller.asks else []
             self._journal = Journal(self.folder, self._nodes, tuple(plan.operators))
             started.callback(self._journal.close)
+            # Where no model can ever take over, nothing hangs on a step's sums, and books are kept for many at once:
+            # after the truth of a step every line of Python has left the caches, and costs five times as much.
+            self._bookish = bool(self._benches) or any(learner.learns for learner in self._learners)
+            self._unread: list[_Unread] = []
+            self._read_at = time.monotonic()
             self._reduction = StepReduction(self._nodes.job, Counts.LENGTH * len(self.routes))
             failed.pop_all()
             self._started = started.pop_all()
@@ -110,12 +130,18 @@ class Session:
     @property
     def progress(self) -> Progress:
         """Where the run is, as of the last reduction."""
-        return self._account.progress(self._stopwatch.total)
+        self._read()
+        return self._account.moment(self._stopwatch.total).progress()
 
     def evaluate(
-        self, index: int, inputs: NDArray[np.float64], ids: NDArray[np.int64], dt: float
+        self,
+        index: int,
+        inputs: NDArray[np.float64],
+        ids: NDArray[np.int64],
+        dt: float,
+        out: NDArray[np.float64] | None = None,
     ) -> NDArray[np.float64]:
-        """Evaluate an operator on this rank's elements. Collective: no."""
+        """Evaluate an operator on this rank's elements, into ``out`` if it is given. Collective: no."""
         if self._call >= MOST_CALLS:
             raise CouplerError(
                 f"step {self._step + 1}: evaluate was called {self._call} times within one step, and the audit coins "
@@ -124,8 +150,14 @@ class Session:
         if self._call == 0 and self._step == 0:
             self._first_ids = ids.copy()
         route = self.routes[index]
-        outputs = np.empty((len(inputs), len(route.operator.signature.outputs)))
+        outputs = np.empty((len(inputs), len(route.operator.signature.outputs))) if out is None else out
+        bench = self._benches[index] if self._benches else None
+        if bench is not None:
+            bench.enter(self._step + 1, self._call)
         self._journal.record(index, route.evaluate(inputs, outputs, ids, dt, self._step + 1, self._call))
+        if bench is not None:
+            with self._stopwatch.timing("truth"):
+                bench.help()
         self._call += 1
         return outputs
 
@@ -140,8 +172,9 @@ class Session:
             for learner in self._learners:
                 learner.count_outcome()
             self._start_reduction()
-        with self._stopwatch.timing("learn"):
-            self._learn(counts)
+        if self._learners:
+            with self._stopwatch.timing("learn"):
+                self._learn(counts)
 
     def finish(self, results: Results) -> Summary:
         """Write what is left, stop everything, write the summary. Collective: yes."""
@@ -149,6 +182,7 @@ class Session:
         # Decisions made since the last end of a step count as well.
         self._start_reduction()
         self._take_in(self._step + 1)
+        self._read()
         results = replace(results, loop_seconds=self._stopwatch.total - self._stopwatch.seconds["setup"])
         with self._stopwatch.timing("io"):
             self._journal.flush()
@@ -168,6 +202,7 @@ class Session:
             models=self._models,
             retrainings=sum(learner.rounds for learner in self._learners),
             loop_seconds=0.0,
+            lending_seconds=sum(bench.lending_seconds for bench in self._benches),
         )
 
     def release(self) -> None:
@@ -200,9 +235,33 @@ class Session:
             for index, (name, route) in enumerate(routes.items())
         ]
 
+    def _start_sharing(self) -> list[Bench]:
+        """Make the benches on which truth is shared, where it may be; a node that cannot have them goes without."""
+        sharing, operators = self._plan.case.exchange.sharing, tuple(self._plan.operators.values())
+        self._switches = [SharingSwitch(always=sharing == "on") for _ in operators]
+        if sharing == "off" or (sharing == "auto" and self._plan.controller.mode == "physics"):
+            return []
+        try:
+            benches = together(self._nodes.job, lambda: open_workshop(self._nodes, operators, self._plan.elements))
+        except CouplerError as error:
+            if sharing == "on":
+                raise CouplerError(f'exchange.sharing = "on": {error} "auto" goes on without sharing.') from error
+            if self._nodes.first:
+                _log.warning("truth is not shared among the ranks of a node: %s", error)
+            return []
+        for route, bench in zip(self.routes, benches, strict=False):
+            route.workshop = bench
+        return benches
+
     def _start_reduction(self) -> None:
+        for route, bench in zip(self.routes, self._benches, strict=False):
+            tally = bench.take_tally()
+            route.counts.shared_elements += tally.elements
+            route.counts.shared_nanoseconds += tally.nanoseconds
+            route.counts.sharing_nanoseconds += tally.overhead
         self._rates = tuple(route.audit_rate for route in self.routes)
-        self._reduction.start(np.concatenate([route.take_counts().pack() for route in self.routes]))
+        packed = [route.take_counts().pack() for route in self.routes]
+        self._reduction.start(packed[0] if len(packed) == 1 else np.concatenate(packed))
 
     def _check_ids(self) -> None:
         """Refuse ids that are not unique over the ranks: elements that share a coin would break the certificate."""
@@ -225,12 +284,33 @@ class Session:
         reduced = self._reduction.finish()
         if reduced is None:
             return ()
-        counts = tuple(Counts.unpack(part) for part in np.split(reduced, len(self.routes)))
-        if step > self._step and not any(totals.elements for totals in counts):
-            return counts  # nothing was decided after the last end of a step
-        self._account.add(StepTotals(step, counts, self._rates))
-        self._journal.step(step, self.progress)
+        if step <= self._step:
+            self._journal.step(step)
+        self._unread.append(_Unread(step, reduced.copy(), self._rates, self._stopwatch.total))
+        if self._bookish or time.monotonic() - self._read_at > _READ_SECONDS:
+            return self._read()
+        return ()
+
+    def _read(self) -> tuple[Counts, ...]:
+        """Do the books of the steps whose sums have come; give the counts of the last one. Collective: no."""
+        counts: tuple[Counts, ...] = ()
+        for step, numbers, rates, seconds in self._unread:
+            counts = tuple(Counts.unpack(part) for part in numbers.reshape(len(self.routes), -1))
+            if step > self._step and not any(totals.elements for totals in counts):
+                continue  # nothing was decided after the last end of a step
+            self._account.add(StepTotals(step, counts, rates))
+            self._journal.note(self._account.moment(seconds).progress)
+            self._switch_sharing(counts)
+        self._unread.clear()
+        self._read_at = time.monotonic()
         return counts
+
+    def _switch_sharing(self, counts: tuple[Counts, ...]) -> None:
+        """Share from the next step on what pays; every rank sees the same counts, so all do."""
+        for switch, totals in zip(self._switches, counts, strict=True):
+            switch.advance(totals)
+        for switch, bench in zip(self._switches, self._benches, strict=False):
+            bench.on = switch.on
 
     def _learn(self, counts: tuple[Counts, ...]) -> None:
         """Start or finish training rounds; a version that takes over does so from the next step on, on every rank."""
@@ -245,6 +325,7 @@ class Session:
         route.transport.prepare(card.version)
         route.limits = Limits.of(route.operator.signature, np.array(card.range_lower), np.array(card.range_upper))
         route.state = route.controller.promoted(route.state, card.version, card.threshold)
+        self._switches[index].renew()
         self._models.append(
             ModelSummary(operator=card.operator, version=card.version, step=self._step + 1, sha256=card.sha256)
         )

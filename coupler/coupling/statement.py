@@ -27,6 +27,8 @@ class Results:
         Training rounds that were started.
     loop_seconds : float
         From the first step to the last on this rank [s].
+    lending_seconds : float
+        Thereof with the truth of neighbours' elements [s].
     state_sha256 : str or None
         Hash of the final fields.
     mass : dict
@@ -37,6 +39,7 @@ class Results:
     models: Sequence[ModelSummary]
     retrainings: int
     loop_seconds: float
+    lending_seconds: float = 0.0
     state_sha256: str | None = None
     mass: dict[str, ConservedSum] = field(default_factory=dict)
 
@@ -67,7 +70,14 @@ def statement(
         state_sha256=results.state_sha256,
         mass=results.mass,
         reasons=account.reasons(),
+        shared=account.shared(),
+        wait_hidden_share=_hidden_share(comm, routes),
     )
+
+
+def _hidden_share(comm: MPI.Intracomm, routes: Sequence[Route]) -> float:
+    hidden = comm.allreduce(sum(one.hidden_seconds for one in routes))
+    return _ratio(hidden, hidden + comm.allreduce(sum(one.waited_seconds for one in routes)))
 
 
 def _slowest(comm: MPI.Intracomm, stopwatch: Stopwatch) -> Seconds:
@@ -88,7 +98,8 @@ def _costs(comm: MPI.Intracomm, stopwatch: Stopwatch, routes: Sequence[Route], r
     """Measure what truth and answers cost, and estimate how long physics alone had taken on the slowest rank.
 
     The truth's cost is that of typical elements; those that fell back are the difficult ones. Waiting for a training,
-    as deterministic runs do, is no part of physics; everything else around the operators is taken to cost the same.
+    as deterministic runs do, is no part of physics, nor is neighbours' truth; everything else around the operators is
+    taken to cost the same.
     """
     mine = np.array(
         [[one.typical_seconds, one.typical_elements, one.asked_seconds, one.asked_elements] for one in routes]
@@ -99,7 +110,7 @@ def _costs(comm: MPI.Intracomm, stopwatch: Stopwatch, routes: Sequence[Route], r
     total = everyone.sum(axis=0).tolist()
     asked = any(one.asked_elements for one in routes)
     loop = results.loop_seconds
-    physics = loop - stopwatch.seconds["learn"]
+    physics = loop - stopwatch.seconds["learn"] - results.lending_seconds
     if comm.allreduce(asked, MPI.LOR):
         truth = sum(one.elements * cost for one, cost in zip(routes, per_element, strict=True))
         physics += truth - sum(one.truth_seconds + one.asked_seconds for one in routes)

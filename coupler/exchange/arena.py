@@ -1,26 +1,26 @@
-"""The arena: one anonymous shared-memory segment per node, a slot in it for every rank and operator.
+"""The arena: one segment of shared memory per node, a slot in it for every rank and operator.
 
-The segment is a memfd. It never has a name in ``/dev/shm``, only its owner's processes may open it, and the
-kernel frees it when the last process that maps it is gone, however that happened.
+Ranks gather their elements into their slots and the server's tensors are views of them: between a rank and the forward
+nothing is copied.
 """
 
-import errno
-import mmap
-import os
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
-from coupler.errors import CouplerError
-from coupler.exchange.doorbell import ring
+from coupler.exchange.atomics import check_processor, load_acquire, monotonic_ns, store_release
+from coupler.exchange.doorbell import Bell, Patience, announce, await_change, count_up
+from coupler.exchange.segment import LINE, Segment, SegmentAddress, whole_lines
 
-_NAME = "coupler-arena"
-# A cache line: what different processes write must never share one.
-_LINE = 64
+_WORDS = LINE // 4
 _BELL, _STOP, _SERVER, _HEADER_LINES = 0, 1, 2, 3
-_REQUEST, _ANSWER, _CONTROL_LINES = 0, 1, 2
+# Words of a slot's two control lines. The rank writes the first, the server the second; what is wider than a word
+# begins at an even one.
+_REQUEST, _COUNT, _VERSION, _GENERATION, _DT, _ASKED, _CAPACITY, _PID, _DESCRIPTOR = 0, 1, 2, 3, 4, 6, 8, 10, 11
+_ANSWER, _SECONDS, _TURNAROUND = _WORDS, _WORDS + 4, _WORDS + 6
+_CONTROL_LINES = 2
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,11 @@ class SlotShape:
     @property
     def bytes(self) -> int:
         """Size of the slot, control lines included, a multiple of a cache line."""
-        return _CONTROL_LINES * _LINE + sum(
-            _padded(8 * self.capacity * columns) for columns in (self.n_in, self.n_out, 1)
-        )
+        return _CONTROL_LINES * LINE + self.region_bytes(self.capacity)
+
+    def region_bytes(self, capacity: int) -> int:
+        """Size of inputs, mean and score of so many elements, each on lines of its own."""
+        return sum(whole_lines(8 * capacity * columns) for columns in (self.n_in, self.n_out, 1))
 
 
 @dataclass(frozen=True)
@@ -59,52 +61,170 @@ class ArenaLayout:
     @property
     def bytes(self) -> int:
         """Size of the segment."""
-        return _HEADER_LINES * _LINE + sum(slot.bytes for slot in self.slots)
+        return _HEADER_LINES * LINE + sum(slot.bytes for slot in self.slots)
 
     def offset(self, index: int) -> int:
         """First byte of a slot."""
-        return _HEADER_LINES * _LINE + sum(slot.bytes for slot in self.slots[:index])
+        return _HEADER_LINES * LINE + sum(slot.bytes for slot in self.slots[:index])
 
 
 @dataclass(frozen=True)
 class ArenaAddress:
-    """How another process of the same user on the same node opens the segment."""
+    """How another process of the same user on the same node opens the arena."""
 
-    pid: int
-    descriptor: int
+    segment: SegmentAddress
     layout: ArenaLayout
 
 
 class Slot:
     """One rank's desk in the arena for one operator: a question on it, an answer beside it.
 
-    The rank writes inputs, count, dt and version, then the request number; the server writes mean and score,
-    then the answer number. An answer whose number is not the last request's is late and means nothing.
+    The rank writes the inputs, then what the question is, then its number; the server writes mean and score, then the
+    answer's number. An answer whose number is not the last question's is late and means nothing.
+
+    Attributes
+    ----------
+    shape : SlotShape
+        What it held at first.
+    operator : int
+        Index of the operator it belongs to.
+    capacity : int
+        Elements that fit at present.
+    inputs : ndarray (capacity, n_in)
+        The question's elements.
+    mean, score : ndarray (capacity, n_out) and (capacity,)
+        The answer.
+    words : ndarray of uint32
+        Its control lines.
+    generation : int
+        How often it has moved to a larger segment, as far as this process has followed.
+    answered : ndarray (2,) of uint32
+        The bell the server rings: number of the last answer, and sleepers.
     """
 
     def __init__(self, shape: SlotShape, memory: memoryview) -> None:
-        self.shape = shape
-        words = np.frombuffer(memory[: _CONTROL_LINES * _LINE], dtype=np.uint32).reshape(_CONTROL_LINES, -1)
-        self.request = words[_REQUEST, 0:1]
-        self.count = words[_REQUEST, 1:2]
-        self.version = words[_REQUEST, 2:3]
-        self.dt: NDArray[np.float64] = words[_REQUEST, 4:6].view(np.float64)
-        self.answer = words[_ANSWER, 0:1]
-        self.seconds: NDArray[np.float64] = words[_ANSWER, 4:6].view(np.float64)
-        place = _CONTROL_LINES * _LINE
-        arrays = []
-        for columns in (shape.n_in, shape.n_out, 1):
-            size = 8 * shape.capacity * columns
-            arrays.append(
-                np.frombuffer(memory[place : place + size], dtype=np.float64).reshape(shape.capacity, columns)
-            )
-            place += _padded(size)
-        self.inputs, self.mean, self.score = arrays[0], arrays[1], arrays[2][:, 0]
+        self.shape, self.operator, self.capacity = shape, shape.operator, shape.capacity
+        self.words = np.frombuffer(memory[: _CONTROL_LINES * LINE], dtype=np.uint32)
+        self.answered = self.words[_ANSWER : _ANSWER + 2]
+        self._grown: Segment | None = None
+        self.generation = 0
+        self._lay_out(memory[_CONTROL_LINES * LINE :])
+
+    @property
+    def number(self) -> int:
+        """Number of the last question."""
+        return int(self.words[_REQUEST])
 
     @property
     def pending(self) -> bool:
         """Whether a question waits for its answer."""
-        return bool(self.request[0] != self.answer[0])
+        return bool(self.words[_REQUEST] != self.words[_ANSWER])
+
+    def ask(self, bell: Bell, count: int, dt: float, version: int) -> None:
+        """Put a question and ring whoever answers it.
+
+        Parameters
+        ----------
+        bell : ndarray (2,) of uint32
+            The arena's.
+        count : int
+            The question is the first so many rows of the inputs.
+        dt : float
+            Time step of its elements.
+        version : int
+            Version of the model that is asked.
+        """
+        _ask(self.words, bell, count, dt, version)
+
+    def wait(self, timeout: float, patience: Patience) -> tuple[bool, float, float]:
+        """Wait for the answer to the last question.
+
+        Parameters
+        ----------
+        timeout : float
+            Longest wait [s]. A signal ends it early.
+        patience : Patience
+            The rank's memory of its waits.
+
+        Returns
+        -------
+        arrived : bool
+            Whether it is there.
+        seconds : float
+            Time the model took for the batch the question travelled in [s].
+        turnaround : float
+            Time from the question to its answer [s], whether anybody waited for it or not.
+
+        Collective: no. Releases the GIL.
+        """
+        return _await(self.words, int(timeout * 1e9), patience.expected)  # type: ignore[no-any-return]
+
+    def answer(self, number: int, seconds: float) -> None:
+        """Say that mean and score are the answer to a question, and wake its rank.
+
+        Parameters
+        ----------
+        number : int
+            Which question.
+        seconds : float
+            Time the model took for the batch it travelled in.
+        """
+        _answer(self.words, number, seconds)
+
+    def grow(self, capacity: int) -> None:
+        """Move to a larger segment of this rank's own; no question may be pending.
+
+        Raises
+        ------
+        CouplerError
+            If the node has no room for it; the slot is as before.
+        """
+        grown = Segment.create(self.shape.region_bytes(capacity))
+        self._leave()
+        self._take(grown, capacity)
+        words = self.words
+        words.view(np.int64)[_CAPACITY // 2] = capacity
+        words[_PID], words[_DESCRIPTOR] = grown.address.pid, grown.address.descriptor
+        self.generation = (self.generation + 1) % 2**32
+        words[_GENERATION] = self.generation  # seen with the next question's number, which is written after it
+
+    def follow(self) -> memoryview:
+        """Map the segment the rank has moved to, and give its memory.
+
+        Raises
+        ------
+        CouplerError
+            If the rank is gone, or has moved on again.
+        """
+        words = self.words
+        generation, capacity = int(words[_GENERATION]), int(words.view(np.int64)[_CAPACITY // 2])
+        size = self.shape.region_bytes(capacity)
+        grown = Segment.attach(SegmentAddress(int(words[_PID]), int(words[_DESCRIPTOR]), size))
+        self._leave()
+        self._take(grown, capacity)
+        self.generation = generation
+        return grown.memory
+
+    def close(self) -> None:
+        """Let go of what it grew into."""
+        self._leave()
+
+    def _leave(self) -> None:
+        if self._grown is not None:
+            self._grown.close()
+
+    def _take(self, grown: Segment, capacity: int) -> None:
+        self._grown, self.capacity = grown, capacity
+        self._lay_out(grown.memory)
+
+    def _lay_out(self, memory: memoryview) -> None:
+        place, arrays = 0, []
+        for columns in (self.shape.n_in, self.shape.n_out, 1):
+            size = 8 * self.capacity * columns
+            flat: NDArray[np.float64] = np.frombuffer(memory[place : place + size], dtype=np.float64)
+            arrays.append(flat.reshape(self.capacity, columns))
+            place += whole_lines(size)
+        self.inputs, self.mean, self.score = arrays[0], arrays[1], arrays[2][:, 0]
 
 
 class Arena:
@@ -112,8 +232,12 @@ class Arena:
 
     Attributes
     ----------
-    bell : ndarray (1,) of uint32
-        What ranks ring; it counts requests.
+    memory : memoryview
+        All of it.
+    words : ndarray of uint32
+        The same.
+    bell : ndarray (2,) of uint32
+        What ranks ring; its word counts questions.
     stop : ndarray (1,) of uint32
         Nonzero asks the server to return.
     server_pid : ndarray (1,) of uint32
@@ -122,14 +246,14 @@ class Arena:
         One per rank and operator.
     """
 
-    def __init__(self, layout: ArenaLayout, descriptor: int, owner: int) -> None:
+    def __init__(self, layout: ArenaLayout, segment: Segment) -> None:
+        check_processor()
         self.layout = layout
-        self._descriptor = descriptor
-        self._owner = owner
-        self._mapping = mmap.mmap(descriptor, layout.bytes)
-        memory = memoryview(self._mapping)
-        words = np.frombuffer(memory[: _HEADER_LINES * _LINE], dtype=np.uint32).reshape(_HEADER_LINES, -1)
-        self.bell, self.stop, self.server_pid = words[_BELL, 0:1], words[_STOP, 0:1], words[_SERVER, 0:1]
+        self._segment = segment
+        self.memory = memory = segment.memory
+        self.words = np.frombuffer(memory, dtype=np.uint32)
+        header = self.words[: _HEADER_LINES * _WORDS].reshape(_HEADER_LINES, -1)
+        self.bell, self.stop, self.server_pid = header[_BELL, 0:2], header[_STOP, 0:1], header[_SERVER, 0:1]
         self.slots = [
             Slot(shape, memory[layout.offset(index) : layout.offset(index) + shape.bytes])
             for index, shape in enumerate(layout.slots)
@@ -137,7 +261,7 @@ class Arena:
 
     @classmethod
     def create(cls, layout: ArenaLayout) -> "Arena":
-        """Make a fresh segment, all zeros, owned by this process.
+        """Make a fresh arena, all zeros, owned by this process.
 
         Raises
         ------
@@ -146,21 +270,11 @@ class Arena:
 
         Collective: no; one rank per node calls it.
         """
-        descriptor = os.memfd_create(_NAME, os.MFD_CLOEXEC)
-        try:
-            os.fchmod(descriptor, 0o600)
-            os.posix_fallocate(descriptor, 0, layout.bytes)
-        except OSError as error:
-            os.close(descriptor)
-            raise CouplerError(
-                f"The node has no {layout.bytes / 2**20:.0f} MiB of shared memory left for the arena "
-                f"({error.strerror}). Use a smaller exchange.slot_elements or fewer ranks per node."
-            ) from error
-        return cls(layout, descriptor, os.getpid())
+        return cls(layout, Segment.create(layout.bytes))
 
     @classmethod
     def attach(cls, address: ArenaAddress) -> "Arena":
-        """Map the segment another process of this node made.
+        """Map the arena another process of this node made.
 
         Raises
         ------
@@ -169,35 +283,95 @@ class Arena:
 
         Collective: no.
         """
-        path = Path(f"/proc/{address.pid}/fd/{address.descriptor}")
-        try:
-            if f"memfd:{_NAME}" not in str(path.readlink()):  # closed there, and the number given out again
-                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
-            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-        except OSError as error:
-            raise CouplerError(
-                f"The arena of process {address.pid} cannot be opened ({error.strerror}): all processes of a node must "
-                "run as one user and see each other in /proc. Or use --set exchange.transport=inprocess."
-            ) from error
-        return cls(address.layout, descriptor, address.pid)
+        return cls(address.layout, Segment.attach(address.segment))
 
     @property
     def address(self) -> ArenaAddress:
-        """Where to :meth:`attach`; only the owner's is valid for others."""
-        return ArenaAddress(self._owner, self._descriptor, self.layout)
+        """Where to :meth:`attach`."""
+        return ArenaAddress(self._segment.address, self.layout)
 
     def dismiss(self) -> None:
         """Ask the server to return from its work."""
         self.stop[0] = 1
-        self.bell += np.uint32(1)
-        ring(self.bell)
+        count_up(self.bell)
 
     def close(self) -> None:
-        """Close the descriptor. The mapping lives as long as somebody holds a view of it."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+        """Close the descriptors. The mapping lives as long as somebody holds a view of it."""
+        self._segment.close()
+        for slot in self.slots:
+            slot.close()
 
 
-def _padded(size: int) -> int:
-    return -(-size // _LINE) * _LINE
+@njit(nogil=True, cache=True)
+def await_questions(words, places, timeout, expected, found, steps):  # type: ignore[no-untyped-def]
+    """List the questions of an arena that wait for an answer; if there is none, wait for one.
+
+    Parameters
+    ----------
+    words : ndarray of uint32
+        The whole arena.
+    places : ndarray (slots,) of int64
+        First word of every slot's control lines.
+    timeout : int
+        Longest wait [ns].
+    expected : ndarray (1,)
+        The waiter's :class:`Patience`.
+    found : ndarray (slots, 5) of int64
+        Receives slot, number, count, version and generation of every question.
+    steps : ndarray (slots,)
+        Receives its time step.
+
+    Returns
+    -------
+    int
+        How many there are; 0 if the time is up, the arena is dismissed or a signal came.
+
+    Collective: no.
+    """
+    bell = words[_BELL * _WORDS : _BELL * _WORDS + 2]
+    seen = load_acquire(bell, 0)
+    many = _list_questions(words, places, found, steps)
+    if many == 0 and await_change(bell, seen, timeout, expected):
+        many = _list_questions(words, places, found, steps)
+    return many
+
+
+@njit(nogil=True, cache=True)
+def _list_questions(words, places, found, steps):  # type: ignore[no-untyped-def]
+    many = 0
+    for index in range(len(places)):
+        control = words[places[index] : places[index] + 2 * _WORDS]
+        number = load_acquire(control, _REQUEST)
+        if number != load_acquire(control, _ANSWER):
+            found[many, 0], found[many, 1], found[many, 2] = index, number, control[_COUNT]
+            found[many, 3], found[many, 4] = control[_VERSION], control[_GENERATION]
+            steps[many] = control.view(np.float64)[_DT // 2]
+            many += 1
+    return many
+
+
+@njit(nogil=True, cache=True)
+def _ask(words, bell, count, dt, version):  # type: ignore[no-untyped-def]
+    words[_COUNT], words[_VERSION] = count, version
+    words.view(np.float64)[_DT // 2] = dt
+    words.view(np.int64)[_ASKED // 2] = monotonic_ns()
+    store_release(words, _REQUEST, words[_REQUEST] + 1)
+    count_up(bell)
+
+
+@njit(nogil=True, cache=True)
+def _await(words, timeout, expected):  # type: ignore[no-untyped-def]
+    answered, number = words[_ANSWER : _ANSWER + 2], words[_REQUEST]
+    seen = load_acquire(answered, 0)
+    if seen != number:
+        await_change(answered, seen, timeout, expected)
+    reals = words.view(np.float64)
+    return load_acquire(answered, 0) == number, reals[_SECONDS // 2], reals[_TURNAROUND // 2]
+
+
+@njit(nogil=True, cache=True)
+def _answer(words, number, seconds):  # type: ignore[no-untyped-def]
+    reals = words.view(np.float64)
+    reals[_SECONDS // 2] = seconds
+    reals[_TURNAROUND // 2] = 1e-9 * (monotonic_ns() - words.view(np.int64)[_ASKED // 2])
+    announce(words[_ANSWER : _ANSWER + 2], number)

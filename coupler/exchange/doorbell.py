@@ -1,87 +1,113 @@
-"""Waiting on a word of shared memory: yield for a moment, then sleep in the kernel until somebody rings.
+"""The doorbell: waiting on a word of shared memory, first by yielding the core, then asleep in the kernel.
 
-Pure spinning ruins a node with more processes than cores and pure sleeping costs tens of microseconds; a short
-run of ``sched_yield`` before the futex sleep is good at both.
+Pure spinning ruins a node with more processes than cores, and pure sleeping costs tens of microseconds. A run of
+``sched_yield`` before the futex sleep is good at both if it is about as long as the wait: so every waiter remembers how
+long it waited lately. A bell is two words: what is watched, and how many sleep on it, so that ringing is free where
+nobody does.
 """
 
-import ctypes
-import os
-import platform
-import time
-
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
-from coupler.errors import CouplerError
+from coupler.exchange.atomics import (
+    fetch_add,
+    futex_wait,
+    futex_wake,
+    load_acquire,
+    monotonic_ns,
+    store_release,
+    yield_core,
+)
 
-_FUTEX_WAIT = 0
-_FUTEX_WAKE = 1
-_ALL_WAITERS = 2**31 - 1
-# Long enough to catch an answer that is nearly there, short enough to leave the core to whoever computes it.
-_YIELD_SECONDS = 50e-6
+Bell = NDArray[np.uint32]
 
-# Only where stores become visible in the order they were made: nothing here fences payload and number apart.
-_SYSTEM_CALLS = {"x86_64": 202}
-_libc = ctypes.CDLL(None, use_errno=True)
-
-
-class _Timespec(ctypes.Structure):
-    _fields_ = (("seconds", ctypes.c_long), ("nanoseconds", ctypes.c_long))
-
-
-def _futex_number() -> int:
-    try:
-        return _SYSTEM_CALLS[platform.machine()]
-    except KeyError:
-        raise CouplerError(
-            f"The shared transport does not know this processor ({platform.machine()}). "
-            "Use --set exchange.transport=inprocess."
-        ) from None
+_NANOSECONDS = 1e9
+# Yielding lasts at least so long [ns]: it catches an answer that is nearly there and leaves the core to whoever works.
+_LEAST_WINDOW = 50_000.0
+# Waits that are usually longer than this [ns] are not worth yielding through, and only the least is tried.
+_MOST_EXPECTED = 300_000.0
+# The window over the expected wait, and how much one wait changes the expectation.
+_MARGIN, _LEARNING = 1.5, 0.25
 
 
-def wait_for_change(word: NDArray[np.uint32], seen: int, timeout: float) -> bool:
-    """Wait until a word of shared memory is no longer what it was, at most ``timeout`` seconds.
+class Patience:
+    """How long waits on one bell have been lately; each waiter has its own.
+
+    Attributes
+    ----------
+    expected : ndarray (1,)
+        The wait that is expected [ns].
+    """
+
+    def __init__(self) -> None:
+        self.expected = np.zeros(1)
+
+
+def wait_for_change(bell: Bell, seen: int, timeout: float, patience: Patience) -> bool:
+    """Wait until a bell's word is no longer what it was.
 
     Parameters
     ----------
-    word : ndarray (1,) of uint32
-        The word; 4-byte aligned, in memory both sides map.
+    bell : ndarray (2,) of uint32
+        Word and sleepers, in memory both sides map.
     seen : int
-        Its value when last looked at.
+        The word when last looked at.
     timeout : float
         Longest wait [s]. A signal ends the wait early, so that Ctrl-C answers at once.
+    patience : Patience
+        The waiter's memory.
 
     Returns
     -------
     bool
         Whether the word has changed.
 
-    Collective: no. Releases the GIL while it sleeps.
+    Collective: no. Releases the GIL.
     """
-    started = time.perf_counter()
-    while time.perf_counter() - started < _YIELD_SECONDS:
-        if word[0] != seen:
-            return True
-        os.sched_yield()
-    rest = timeout - (time.perf_counter() - started)
-    if rest > 0:
-        whole = int(rest)
-        limit = _Timespec(whole, int((rest - whole) * 1e9))
-        _libc.syscall(
-            _futex_number(),
-            ctypes.c_void_p(word.ctypes.data),
-            _FUTEX_WAIT,
-            ctypes.c_uint32(seen),
-            ctypes.byref(limit),
-            None,
-            0,
-        )
-    return bool(word[0] != seen)
+    return bool(await_change(bell, np.uint32(seen), int(timeout * _NANOSECONDS), patience.expected))
 
 
-def ring(word: NDArray[np.uint32]) -> None:
-    """Wake everybody who sleeps on the word; change the word first.
+@njit(nogil=True, cache=True)
+def ring(bell):  # type: ignore[no-untyped-def]
+    """Wake everybody who sleeps on a bell; change its word first. Collective: no."""
+    if load_acquire(bell, 1):
+        futex_wake(bell, 0)
 
-    Collective: no.
-    """
-    _libc.syscall(_futex_number(), ctypes.c_void_p(word.ctypes.data), _FUTEX_WAKE, _ALL_WAITERS, None, None, 0)
+
+@njit(nogil=True, cache=True)
+def count_up(bell):  # type: ignore[no-untyped-def]
+    """Add 1 to a bell's word, modulo 2^32, and ring. Collective: no."""
+    fetch_add(bell, 0, 1)
+    ring(bell)
+
+
+@njit(nogil=True, cache=True)
+def announce(bell, value):  # type: ignore[no-untyped-def]
+    """Write a bell's word and ring. Collective: no."""
+    store_release(bell, 0, value)
+    ring(bell)
+
+
+@njit(nogil=True, cache=True)
+def await_change(bell, seen, timeout, expected):  # type: ignore[no-untyped-def]
+    """Wait like :func:`wait_for_change`, from compiled code; times in nanoseconds. Collective: no."""
+    started = now = monotonic_ns()
+    window = _LEAST_WINDOW
+    if expected[0] <= _MOST_EXPECTED:
+        window = max(window, _MARGIN * expected[0])
+    ends = started + min(np.int64(window), timeout)
+    while load_acquire(bell, 0) == seen and now < ends:
+        yield_core()
+        now = monotonic_ns()
+    rest = timeout - (now - started)
+    if rest > 0 and load_acquire(bell, 0) == seen:
+        fetch_add(bell, 1, 1)
+        if load_acquire(bell, 0) == seen:  # whoever has changed it before we were counted does not wake us
+            futex_wait(bell, 0, seen, rest)
+        fetch_add(bell, 1, np.uint32(0xFFFFFFFF))
+        now = monotonic_ns()
+    # A long silence must not be remembered for long.
+    waited = min(float(now - started), 2.0 * _MOST_EXPECTED)
+    expected[0] += _LEARNING * (waited - expected[0])
+    return load_acquire(bell, 0) != seen

@@ -1,11 +1,12 @@
 """The guard at the edge of the user's model: whatever it raises, there is an answer, and no gate takes it."""
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
+
+from coupler.exchange.transport import Predict
+from coupler.records import Rows
 
 _log = logging.getLogger("coupler.model")
 
@@ -16,23 +17,25 @@ class Guard:
     def __init__(self) -> None:
         self._failed: set[int] = set()
 
-    @contextmanager
-    def over(self, version: int, mean: NDArray[np.float64], score: NDArray[np.float64]) -> Iterator[None]:
-        """Let a version answer inside; if it fails, fill mean and score with NaN, and the truth is used instead.
+    def answer(self, predict: Predict, parts: Sequence[Rows], version: int) -> None:
+        """Let a version answer; if it fails, fill mean and score with NaN, and the truth is used instead.
 
         Parameters
         ----------
+        predict : callable
+            The model.
+        parts : sequence of Rows
+            What is asked.
         version : int
-            Which version answers.
-        mean, score : ndarray (n, n_out) and (n,)
-            Where its answer goes.
+            Which version of it.
 
         Collective: no.
         """
         try:
-            yield
+            predict(parts, version)
         except Exception as error:  # noqa: BLE001, a user's model may raise anything
             if version not in self._failed:
                 self._failed.add(version)
                 _log.error("version %d of the model cannot answer: %s: %s", version, type(error).__name__, error)
-            mean[...], score[...] = np.nan, np.nan
+            for part in parts:
+                part.mean[...], part.score[...] = np.nan, np.nan

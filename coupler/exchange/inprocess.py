@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from coupler.exchange.arena import SlotShape
 from coupler.exchange.guard import Guard
 from coupler.exchange.transport import Answer, Load, Predict, Transport
-from coupler.records import Reason
+from coupler.records import Reason, Rows
 
 
 class InProcessTransport(Transport):
@@ -47,11 +47,11 @@ class InProcessTransport(Transport):
         What it cannot answer is not finite, as from a server, and the gates send it to the truth.
         """
         count, dt, version = self._question
-        mean, score = self._mean[:count], self._score[:count]
+        rows = Rows(self._inputs[:count], dt, self._mean[:count], self._score[:count])
         started = time.perf_counter()
-        with self._guard.over(version, mean, score):
-            self._predict(self._inputs[:count], dt, version, mean, score)
-        return Answer(Reason.ACCEPTED, mean, score, time.perf_counter() - started)
+        self._guard.answer(self._predict, [rows], version)
+        seconds = time.perf_counter() - started
+        return Answer(Reason.ACCEPTED, rows.mean, rows.score, seconds, seconds)
 
     def prepare(self, version: int) -> None:
         """Load the version into this rank."""

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coupler.exchange.arena import Arena
-from coupler.exchange.doorbell import ring, wait_for_change
+from coupler.exchange.doorbell import Patience
 from coupler.exchange.transport import Answer, Transport
 from coupler.records import Reason
 
@@ -25,27 +25,39 @@ class SharedTransport(Transport):
         The node's segment; the server's process number must be in it.
     slot : int
         Which slot is this rank's for this operator.
+    most : int, optional
+        Elements the slot may grow to; as many as it has if left out.
     """
 
-    def __init__(self, arena: Arena, slot: int) -> None:
+    def __init__(self, arena: Arena, slot: int, most: int = 0) -> None:
         self._arena = arena
         self._slot = arena.slots[slot]
         self._server = _ProcessWatch(int(arena.server_pid[0]))
-        self.capacity = self._slot.shape.capacity
-        self._count = 0
+        self._patience = Patience()
+        self.capacity = max(most, self._slot.capacity)
+        self._view(0)
 
     def inputs(self, count: int) -> NDArray[np.float64]:
-        """Give this rank's part of the arena: what is gathered into it is where the server reads."""
-        return self._slot.inputs[:count]
+        """Give this rank's part of the arena: what is gathered into it is where the server reads.
+
+        The slot grows to fit; where it can, the same memory is given again.
+
+        Raises
+        ------
+        CouplerError
+            If the node has no room for a larger slot.
+        """
+        slot = self._slot
+        if count > slot.capacity:
+            slot.grow(min(max(count, 2 * slot.capacity), self.capacity))
+            self._view(0)
+        return slot.inputs[:count]
 
     def ask(self, count: int, dt: float, version: int) -> None:
         """Send the question: number it and ring. An older one still unanswered is abandoned by its number."""
-        slot = self._slot
-        self._count = count
-        slot.count[0], slot.version[0], slot.dt[0] = count, version, dt
-        slot.request += np.uint32(1)  # the whole array: it wraps round without a word
-        self._arena.bell += np.uint32(1)
-        ring(self._arena.bell)
+        if len(self._score) != count:
+            self._view(count)
+        self._slot.ask(self._arena.bell, count, dt, version)
 
     def answer(self, deadline: float) -> Answer:
         """Wait until the answer's number is the question's.
@@ -53,20 +65,26 @@ class SharedTransport(Transport):
         The deadline runs from here, not from the asking: audits are computed in between, and a question must not
         be given up because many of its elements were audited.
         """
-        slot = self._slot
-        started = time.perf_counter()
-        reason = Reason.ACCEPTED
-        while (seen := int(slot.answer[0])) != int(slot.request[0]):
-            left = deadline - (time.perf_counter() - started)
+        slot, patience = self._slot, self._patience
+        arrived, seconds, turnaround = slot.wait(min(deadline, _LIVENESS_SECONDS), patience)
+        if arrived:
+            return Answer(Reason.ACCEPTED, self._mean, self._score, seconds, turnaround)
+        return self._wait_on(deadline - _LIVENESS_SECONDS)
+
+    def _wait_on(self, deadline: float) -> Answer:
+        """Wait as long as the server lives, looking after it now and then."""
+        ends = time.monotonic() + deadline
+        while not self._server.ended:
+            left = ends - time.monotonic()
             if left <= 0:
-                reason = Reason.TIMEOUT
-                break
-            if self._server.ended:
-                reason = Reason.SERVER_LOST
-                break
-            if not wait_for_change(slot.answer, seen, min(left, _LIVENESS_SECONDS)):
-                ring(self._arena.bell)  # ranks count on the bell without a lock: the server may have slept through ours
-        return Answer(reason, slot.mean[: self._count], slot.score[: self._count], float(slot.seconds[0]))
+                return Answer(Reason.TIMEOUT, self._mean, self._score, 0.0, 0.0)
+            arrived, seconds, turnaround = self._slot.wait(min(left, _LIVENESS_SECONDS), self._patience)
+            if arrived:
+                return Answer(Reason.ACCEPTED, self._mean, self._score, seconds, turnaround)
+        return Answer(Reason.SERVER_LOST, self._mean, self._score, 0.0, 0.0)
+
+    def _view(self, count: int) -> None:
+        self._mean, self._score = self._slot.mean[:count], self._slot.score[:count]
 
     def prepare(self, version: int) -> None:
         """Nothing to do: the server loads a version before anybody hears of it."""

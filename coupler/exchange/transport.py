@@ -1,26 +1,25 @@
 """What every transport does: take a question, give the answer or the reason why there is none."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from coupler.records import Reason
+from coupler.records import Reason, Rows
 
 Load = Callable[[int], None]
 """``load(version)`` makes a version of the model ready to be asked."""
 
-Predict = Callable[[NDArray[np.float64], float, int, NDArray[np.float64], NDArray[np.float64]], None]
-"""``predict(inputs, dt, version, mean, score)`` answers (n, n_in) rows into mean (n, n_out) and score (n,)."""
+Predict = Callable[[Sequence[Rows], int], None]
+"""``predict(parts, version)`` answers every part of a batch in place."""
 
 
-@dataclass(frozen=True)
-class Answer:
+class Answer(NamedTuple):
     """What came back.
 
-    Parameters
+    Attributes
     ----------
     reason : Reason
         ``ACCEPTED`` if the arrays hold an answer, otherwise why they do not.
@@ -30,12 +29,15 @@ class Answer:
         Its doubt, likewise.
     seconds : float
         Time the model itself took for the batch this question travelled in [s].
+    turnaround : float
+        Time from the question to its answer [s], however much of it the rank spent on other work.
     """
 
     reason: Reason
     mean: NDArray[np.float64]
     score: NDArray[np.float64]
     seconds: float
+    turnaround: float
 
     @property
     def arrived(self) -> bool:
@@ -47,6 +49,11 @@ class Transport(ABC):
     """One rank's line to the model of one operator.
 
     The order is: fill :meth:`inputs`, :meth:`ask`, do other work, :meth:`answer`.
+
+    Attributes
+    ----------
+    capacity : int
+        Most elements of one question.
     """
 
     capacity: int

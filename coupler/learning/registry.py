@@ -38,6 +38,8 @@ class ModelCard(BaseModel):
         Samples it was trained on, without those held out.
     range_lower, range_upper : tuple of float
         Per input, the range it was trained on; outside it must not answer.
+    range_dt : (float, float) or None
+        Shortest and longest time step it was trained on; None in cards from before this was noted.
     threshold : float
         First threshold of the score.
     holdout_loss, holdout_accepted : float
@@ -59,6 +61,7 @@ class ModelCard(BaseModel):
     samples: int
     range_lower: tuple[float, ...]
     range_upper: tuple[float, ...]
+    range_dt: tuple[float, float] | None = None
     threshold: float
     holdout_loss: float
     holdout_accepted: float

@@ -213,6 +213,7 @@ def _facts(task: TrainingTask, batch: SampleBatch, samples: int, judged: _Judgem
         "samples": samples,
         "range_lower": tuple(lower.tolist()),
         "range_upper": tuple(upper.tolist()),
+        "range_dt": (float(batch.dt.min()), float(batch.dt.max())),
         "threshold": threshold,
         "holdout_loss": judged.loss,
         "holdout_accepted": float(np.mean(judged.score < threshold)),

@@ -24,6 +24,20 @@ DECISIONS = {
 }
 """Colours of decisions, bottom of the pile first: what the surrogate answered, then what the truth did and why."""
 
+FAMILIES = {
+    "coupler": SERIES[0],
+    "ray": SERIES[1],
+    "mpi": SERIES[2],
+    "torch": SERIES[3],
+    "inprocess": SERIES[3],
+    "best-inprocess": SERIES[3],
+    "unix": SERIES[4],
+    "zeromq": SERIES[4],
+    "smartredis": SERIES[5],
+    "precice": SERIES[5],
+}
+"""Colours of the systems of benchmarks, by what their names begin with; others are faint."""
+
 SEQUENTIAL, DIVERGING = "inferno", "RdBu_r"
 TARGET = "#c8553d"
 WIDTH = 7.2

@@ -1,4 +1,7 @@
-"""The Ray cluster of a run: one that is given, or an embedded one that lives and dies with rank 0."""
+"""The Ray cluster of a run: one that is given, or an embedded one that lives and dies with rank 0.
+
+Rank 0 is the only driver, however many nodes and ranks there are: actors on other nodes are pinned there by number.
+"""
 
 import os
 import secrets
@@ -10,7 +13,7 @@ from pathlib import Path
 
 import coupler
 from coupler.errors import ConfigError
-from coupler.serving.placement import all_cores
+from coupler.serving.placement import RayNode, all_cores, ray_nodes
 from coupler.serving.reaper import Reaper
 
 # Processes started from a rank inherit these and would try to join its MPI job.
@@ -21,24 +24,33 @@ _OBJECT_STORE_BYTES = 80 * 2**20
 
 
 class Cluster:
-    """This node's connection to Ray; one per node, held by its leading rank.
+    """The run's connection to Ray, held by rank 0.
 
     Parameters
     ----------
     address : str or None
         A running cluster; None takes ``RAY_ADDRESS``, and without that starts an embedded one on loopback with a
         token of its own.
+    spans : int
+        Nodes that must be in it; an embedded one has one.
 
     Raises
     ------
     ConfigError
-        If the given cluster does not answer.
+        If the given cluster does not answer, or none is given and one node is not enough.
     """
 
-    def __init__(self, address: str | None) -> None:
+    def __init__(self, address: str | None, spans: int = 1) -> None:
         self._reaper: Reaper | None = None
         self._auth_before = {name: os.environ.get(name) for name in _AUTH}
         given = address or os.environ.get("RAY_ADDRESS")
+        if not given and spans > 1:
+            raise ConfigError(
+                f"The ranks are on {spans} nodes, and the Ray cluster that a run starts for itself reaches one. Start "
+                "one on all of them (`ray start --head` on the first, `ray start --address=FIRST:6379` on the others) "
+                "and say where: --set ray.address=FIRST:6379, or RAY_ADDRESS. Or ask no servers, with --set "
+                "exchange.transport=inprocess."
+            )
         with ExitStack() as failed:
             failed.callback(self.close)
             if given:
@@ -46,6 +58,26 @@ class Cluster:
             else:
                 self._start_embedded()
             failed.pop_all()
+
+    @property
+    def head(self) -> str:
+        """``address:port`` of the cluster's control service."""
+        import ray
+
+        return str(ray.get_runtime_context().gcs_address)
+
+    def nodes(self) -> list[RayNode]:
+        """List the nodes of the cluster that live."""
+        import ray
+
+        return ray_nodes(ray.nodes())  # type: ignore[no-untyped-call]
+
+    def own_node(self) -> RayNode:
+        """Give the node this process is connected to."""
+        import ray
+
+        own = ray.get_runtime_context().get_node_id()
+        return next(node for node in self.nodes() if node.id == own)
 
     def close(self) -> None:
         """Disconnect; end and clean up everything an embedded cluster started."""
@@ -66,7 +98,14 @@ class Cluster:
         _check_reachable(address)
         try:
             with _environment(_PATIENT):
-                ray.init(address=address, log_to_driver=False, configure_logging=False, namespace=_namespace())
+                ray.init(
+                    address=address,
+                    log_to_driver=False,
+                    configure_logging=False,
+                    namespace=_namespace(),
+                    # Its nodes were not started from here: what an actor must find in its environment travels with it.
+                    runtime_env={"env_vars": {"PYTHONPATH": os.environ["PYTHONPATH"], **_ACTORS}},
+                )
         except (ConnectionError, RuntimeError, ValueError) as error:  # what Ray raises for a cluster that is not one
             first = str(error).strip().splitlines()[0]
             raise ConfigError(
@@ -103,18 +142,22 @@ class Cluster:
 # Without its control service Ray ends the driver after a minute, and the driver is a rank: it must go on as physics.
 _PATIENT = {"RAY_gcs_rpc_server_reconnect_timeout_s": "1000000"}
 _AUTH = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH")
+_ACTORS = {
+    # glibc gives activations back to the system after every forward, and fetching the pages again costs as much as
+    # the forward itself; above these sizes [bytes] it keeps them.
+    "MALLOC_TRIM_THRESHOLD_": "268435456",
+    "MALLOC_MMAP_THRESHOLD_": "134217728",
+    # An actor without a share of the GPUs still sees them.
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
 _EMBEDDED = {
     **_PATIENT,
+    **_ACTORS,
     # Ray replaces a loopback address by the node's unless it believes that it cannot form a cluster.
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     # Ray runs workers at nice 15; a server must not wait behind the ranks it answers.
     "RAY_worker_niceness": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
-    # glibc gives activations back to the system after every forward, and fetching the pages again costs as much as
-    # the forward itself; above these sizes [bytes] it keeps them.
-    "MALLOC_TRIM_THRESHOLD_": "268435456",
-    "MALLOC_MMAP_THRESHOLD_": "134217728",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
 
 

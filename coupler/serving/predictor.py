@@ -1,23 +1,31 @@
-"""The forward pass: versions of a model on one device, run in chunks of one fixed size.
-
-Every batch is cut into chunks of the same number of rows and the last one is padded. The matrix products then
-have one shape whatever the batch, so the answer to an element is bitwise the same in any company (an unpadded
-batch of one is not), and activations stay in the cache.
-"""
+"""The forward pass: versions of a model on one device, each in the form that was found best for it."""
 
 from collections import OrderedDict
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from coupler.errors import ConfigError, PluginError
+from coupler.learning.registry import ModelCard
+from coupler.records import Rows
+from coupler.serving.cuda import CudaDevice
+from coupler.serving.device import Answerer, CpuDevice, Device
+from coupler.serving.eager import CHUNK_ROWS
+from coupler.serving.forms import FormChoice, choose_form, sample_rows
 from coupler.surrogate import Surrogate
 
-CHUNK_ROWS = 2048
+__all__ = ["CHUNK_ROWS", "Predictor", "choose_device"]
+
 # The candidate, the incumbent and the one before it, for a rollback.
 _KEPT_VERSIONS = 3
+
+
+class _Loaded(NamedTuple):
+    """A version that can be asked."""
+
+    answerer: Answerer
+    choice: FormChoice
 
 
 class Predictor:
@@ -31,84 +39,78 @@ class Predictor:
         Where the versions live.
     threads : int
         Chunks that are computed at the same time. One chunk is too small for several threads to share.
+    form : str
+        ``surrogate.form``: ``auto``, or the form of all versions.
+    timed : bool
+        Whether the clock may choose the form; in deterministic runs it may not.
     """
 
-    def __init__(self, n_in: int, n_out: int, device: torch.device, threads: int = 1) -> None:
-        self._device = device
-        self._n_in, self._n_out = n_in, n_out
-        self._versions: OrderedDict[int, Surrogate] = OrderedDict()
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="forward") if threads > 1 else None
+    def __init__(
+        self,
+        n_in: int,
+        n_out: int,
+        device: torch.device,
+        threads: int = 1,
+        *,
+        form: str = "auto",
+        timed: bool = True,
+    ) -> None:
+        self._device: Device = (
+            CpuDevice(n_in, n_out, threads) if device.type == "cpu" else CudaDevice(n_in, n_out, device)
+        )
+        self._form, self._timed = form, timed
+        self._versions: OrderedDict[int, _Loaded] = OrderedDict()
 
-    def load(self, version: int, surrogate: Surrogate) -> None:
-        """Take a version in and let the oldest one go."""
-        self._versions[version] = surrogate.to(self._device).eval()
+    @property
+    def choices(self) -> Mapping[int, FormChoice]:
+        """What was measured and chosen for every loaded version."""
+        return {version: loaded.choice for version, loaded in self._versions.items()}
+
+    def load(self, version: int, surrogate: Surrogate, card: ModelCard | None = None) -> None:
+        """Take a version in, choose its form, and let the oldest version go.
+
+        A model that cannot answer is loaded all the same: it says so when it is asked.
+
+        Parameters
+        ----------
+        version : int
+            Its number.
+        surrogate : Surrogate
+            The model.
+        card : ModelCard, optional
+            What is known of it: it is tried on rows of the range it was trained on.
+
+        Raises
+        ------
+        PluginError
+            If the form that the case asks for cannot be had.
+        """
+        samples = sample_rows(surrogate.signature, card)
+        found = choose_form(self._device, surrogate.eval(), samples, form=self._form, timed=self._timed)
+        self._versions[version] = _Loaded(*found)
         self._versions.move_to_end(version)  # one that is loaded again is not the oldest any more
         while len(self._versions) > _KEPT_VERSIONS:
             self._versions.popitem(last=False)
 
-    def predict(
-        self,
-        inputs: NDArray[np.float64],
-        dt: NDArray[np.float64],
-        version: int,
-        mean: NDArray[np.float64],
-        score: NDArray[np.float64],
-    ) -> None:
-        """Answer a batch.
+    def predict(self, parts: Sequence[Rows], version: int) -> None:
+        """Answer every part of a batch in place.
 
         Parameters
         ----------
-        inputs : ndarray (n, n_in)
-            Operator inputs.
-        dt : ndarray (n,)
-            Time steps.
+        parts : sequence of Rows
+            Elements and the place for their answer, each part with its own time step.
         version : int
             Which version answers.
-        mean : ndarray (n, n_out)
-            Receives the outputs.
-        score : ndarray (n,)
-            Receives the scores.
 
         Raises
         ------
         PluginError
             If the version is not loaded or the model returns other shapes than the operator declares.
         """
-        if version not in self._versions:
+        loaded = self._versions.get(version)
+        if loaded is None:
             raise PluginError(f"version {version} of the model is not loaded (loaded: {list(self._versions)})")
-        surrogate = self._versions[version]
-
-        def answer(start: int) -> None:
-            rows = slice(start, min(start + CHUNK_ROWS, len(inputs)))
-            self._answer_chunk(surrogate, inputs[rows], dt[rows], mean[rows], score[rows])
-
-        starts = range(0, len(inputs), CHUNK_ROWS)
-        for _ in map(answer, starts) if self._pool is None else self._pool.map(answer, starts):
-            pass  # an exception of a chunk is raised here
-
-    @torch.inference_mode()
-    def _answer_chunk(
-        self,
-        surrogate: Surrogate,
-        inputs: NDArray[np.float64],
-        dt: NDArray[np.float64],
-        mean: NDArray[np.float64],
-        score: NDArray[np.float64],
-    ) -> None:
-        count = len(inputs)
-        rows = torch.empty((CHUNK_ROWS, self._n_in), dtype=torch.float64)
-        steps = torch.empty(CHUNK_ROWS, dtype=torch.float64)
-        rows[:count], steps[:count] = torch.from_numpy(inputs), torch.from_numpy(dt)
-        # The padding is the first element again: any valid input does.
-        rows[count:], steps[count:] = rows[0], steps[0]
-        prediction = surrogate.predict(rows.to(self._device), steps.to(self._device))
-        if prediction.mean.shape != (CHUNK_ROWS, self._n_out) or prediction.score.shape != (CHUNK_ROWS,):
-            raise PluginError(
-                f"{type(surrogate).__name__}.predict returned mean {tuple(prediction.mean.shape)} and score "
-                f"{tuple(prediction.score.shape)} for {CHUNK_ROWS} elements of {self._n_out} outputs"
-            )
-        mean[...] = prediction.mean[:count].cpu().numpy()
-        score[...] = prediction.score[:count].cpu().numpy()
+        loaded.answerer(parts)
 
 
 def choose_device(name: str) -> torch.device:

@@ -1,5 +1,6 @@
-"""What the leading rank of a node holds of Ray: cluster, server and trainer, from start to end."""
+"""What rank 0 holds of Ray: the servers and relays of all nodes and the trainer, from start to end."""
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -7,12 +8,31 @@ from typing import Any
 from coupler.errors import CouplerError
 from coupler.exchange import ArenaAddress
 from coupler.learning.trainer import TrainingTask
+from coupler.serving.answering import ModelPlan
 from coupler.serving.cluster import Cluster
-from coupler.serving.placement import CoreMap
-from coupler.serving.server import Server
+from coupler.serving.placement import CoreMap, Home, Places, RayNode, assign, find_homes
 
-# Longest wait for an actor to start: a first import of torch from a cold network file system is slow [s].
+# Longest wait for the actors to start: a first import of torch from a cold network file system is slow [s].
 _START_SECONDS = 180.0
+
+
+@dataclass(frozen=True)
+class NodePlan:
+    """What to start for one node with ranks.
+
+    Parameters
+    ----------
+    home : Home
+        How it is found in the Ray cluster.
+    arena : ArenaAddress or None
+        Its arena; None if ranks run the model themselves.
+    cores : CoreMap
+        Who may run where on it.
+    """
+
+    home: Home
+    arena: ArenaAddress | None
+    cores: CoreMap
 
 
 @dataclass(frozen=True)
@@ -21,56 +41,58 @@ class ServicePlan:
 
     Parameters
     ----------
-    address : str or None
-        Ray cluster; None embeds one.
-    arena : ArenaAddress or None
-        The node's arena; None if ranks run the model themselves.
-    operators : tuple of str
-        Operator names.
-    models : str
-        Folder of the registry.
-    device : str
-        ``surrogate.device``.
-    threads : int
-        Torch threads of server and trainer.
-    cores : CoreMap
-        Who may run where.
+    nodes : tuple of NodePlan
+        The nodes with ranks, that of rank 0 first.
+    models : ModelPlan
+        What answers.
+    servers, transport : str
+        ``ray.servers`` and ``exchange.transport``.
     """
 
-    address: str | None
-    arena: ArenaAddress | None
-    operators: tuple[str, ...]
-    models: str
-    device: str
-    threads: int
-    cores: CoreMap
+    nodes: tuple[NodePlan, ...]
+    models: ModelPlan
+    servers: str
+    transport: str
 
 
 class Service:
-    """Server and trainer of this node; everything it started ends with :meth:`close`.
+    """Servers, relays and trainer; everything it started ends with :meth:`close`.
 
     Parameters
     ----------
+    cluster : Cluster
+        Where; it has an owner of its own.
     plan : ServicePlan
         What to start.
 
     Raises
     ------
+    ConfigError
+        If the cluster does not reach every node with ranks, or no server would run where one is asked for.
     CouplerError
-        If the cluster or an actor does not start; nothing is left behind.
+        If an actor does not start; none is left behind.
     """
 
-    def __init__(self, plan: ServicePlan) -> None:
+    def __init__(self, cluster: Cluster, plan: ServicePlan) -> None:
         self._trainings: dict[int, Any] = {}
-        with ExitStack() as started:
-            cluster = Cluster(plan.address)
-            started.callback(cluster.close)
-            server = None if plan.arena is None else _start_server(plan, plan.arena)
-            self._trainer = _start_trainer(plan, server)
-            if server is not None:
-                server.serve.remote()
-            self._actors = [actor for actor in (server, self._trainer) if actor is not None]
-            self._started = started.pop_all()
+        self._actors: list[Any] = []
+        with ExitStack() as failed:
+            failed.callback(self.close)
+            self._plan = plan
+            if plan.transport == "inprocess":
+                places = Places((cluster.own_node(),), (), ())
+            else:
+                nodes = cluster.nodes()
+                homes = find_homes([node.home for node in plan.nodes], nodes, cluster.head)
+                places = assign(homes, nodes, plan.servers, plan.transport)
+            self._start(places)
+            failed.pop_all()
+
+    def load(self, operator: int, version: int) -> None:
+        """Have every server load a version from the registry; ranks may ask for it once this has returned."""
+        import ray
+
+        ray.get([server.load.remote(operator, version) for server in self._servers], timeout=_START_SECONDS)
 
     def train(self, operator: int, number: int, task: TrainingTask) -> None:
         """Start a training round; its outcome appears in the models' folder."""
@@ -90,56 +112,84 @@ class Service:
         return None
 
     def close(self) -> None:
-        """End server, trainer and an embedded cluster."""
+        """End servers, relays and trainer."""
         import ray
 
         for actor in self._actors:
             ray.kill(actor)
-        self._started.close()
+        self._actors.clear()
+
+    def _start(self, places: Places) -> None:
+        """Start all at once, and wait until all are there; what serves an arena begins when its ranks may ask."""
+        servers = [self._start_remote(node, places) for node in places.remote]
+        doors = []
+        # Where ranks run the model themselves nobody is asked, and the pairs end at once.
+        for node, place, asked in zip(self._plan.nodes, places.homes, places.asked, strict=False):
+            if asked:
+                doors.append(self._start_relay(place, node, [servers[index] for index in asked]))
+            else:
+                doors.append(self._start_server(place, node))
+                servers.append(doors[-1])
+        self._servers = servers
+        self._trainer = self._start_trainer(places.homes[0], servers)
+        _await_start([actor.report.remote() for actor in (*servers, *doors)])
+        for door in doors:
+            door.serve.remote()
+
+    def _start_remote(self, node: RayNode, places: Places) -> Any:
+        from coupler.serving.remote import RemoteServer
+
+        # Cores are known where there are ranks; elsewhere whoever started Ray has chosen them.
+        cores: tuple[int, ...] = ()
+        if node in places.homes:
+            cores = _cores(self._plan.nodes[places.homes.index(node)])
+        return self._actor(RemoteServer, node, self._plan.models, cores, threads=2)
+
+    def _start_server(self, place: RayNode, node: NodePlan) -> Any:
+        from coupler.serving.server import Server
+
+        return self._actor(Server, place, node.arena, self._plan.models, _cores(node), threads=2)
+
+    def _start_relay(self, place: RayNode, node: NodePlan, asked: Sequence[Any]) -> Any:
+        from coupler.serving.relay import Relay
+
+        return self._actor(Relay, place, node.arena, asked, self._plan.models.models, _cores(node), threads=2)
+
+    def _start_trainer(self, place: RayNode, servers: Sequence[Any]) -> Any:
+        from coupler.serving.training import TrainingActor
+
+        models = self._plan.models
+        return self._actor(TrainingActor, place, servers, _cores(self._plan.nodes[0]), models.threads, threads=1)
+
+    def _actor(self, kind: type, node: RayNode, *arguments: object, threads: int) -> Any:
+        """Start an actor on a node, without a share of Ray's GPUs, or Ray would hide the others from torch."""
+        import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        options = {
+            "num_cpus": 0,
+            "num_gpus": 0,
+            "max_concurrency": threads,
+            "scheduling_strategy": NodeAffinitySchedulingStrategy(node_id=node.id, soft=False),
+        }
+        definition: Any = ray.remote(kind)
+        actor = definition.options(**options).remote(*arguments)
+        self._actors.append(actor)
+        return actor
 
 
-def _start_server(plan: ServicePlan, arena: ArenaAddress) -> Any:
-    import ray
-
-    options = _here()
-    actor: Any = ray.remote(Server)
-    server = actor.options(max_concurrency=2, **options).remote(
-        arena, plan.operators, plan.models, plan.device, plan.threads, tuple(sorted(plan.cores.services))
-    )
-    _await_start(server.report.remote(), "server")
-    return server
+def _cores(node: NodePlan) -> tuple[int, ...]:
+    return tuple(sorted(node.cores.services))
 
 
-def _start_trainer(plan: ServicePlan, server: Any) -> Any:
-    import ray
-
-    from coupler.serving.training import TrainingActor
-
-    actor: Any = ray.remote(TrainingActor)
-    return actor.options(**_here()).remote(server, tuple(sorted(plan.cores.services)), plan.threads)
-
-
-def _here() -> dict[str, Any]:
-    """Actor options: on this very node, and without a share of Ray's GPUs, or Ray would hide the others from torch."""
-    import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    node = ray.get_runtime_context().get_node_id()
-    return {
-        "num_cpus": 0,
-        "num_gpus": 0,
-        "scheduling_strategy": NodeAffinitySchedulingStrategy(node_id=node, soft=False),
-    }
-
-
-def _await_start(reply: Any, who: str) -> None:
+def _await_start(replies: Sequence[Any]) -> None:
     import ray
 
     try:
-        ray.get(reply, timeout=_START_SECONDS)
+        ray.get(list(replies), timeout=_START_SECONDS)
     except ray.exceptions.GetTimeoutError:
         raise CouplerError(
-            f"The {who} did not start within {_START_SECONDS:.0f} s: the node is overloaded or its file system is "
+            f"The servers did not start within {_START_SECONDS:.0f} s: a node is overloaded or its file system is "
             "slow. Try `coupler doctor`."
         ) from None
     except ray.exceptions.RayError as error:

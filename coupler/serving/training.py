@@ -1,5 +1,6 @@
-"""The trainer as an actor: trains in a process of its own, then hands the candidate to the server."""
+"""The trainer as an actor: trains in a process of its own, then hands the candidate to the servers."""
 
+import logging
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 from coupler.learning.rounds import RoundFolder, RoundOutcome
 from coupler.learning.trainer import TrainingTask, train
 
+_log = logging.getLogger("coupler")
 # Below the ranks' priority: on a full node the run goes first and training takes what is left.
 _NICENESS = 5
 
@@ -19,29 +21,37 @@ class TrainingActor:
 
     Parameters
     ----------
-    server : Ray actor handle or None
-        The server to load candidates; None if ranks load them themselves.
+    servers : sequence of Ray actor handles
+        The servers to load candidates; none if ranks load them themselves.
     cores : tuple of int
         Where to run.
     threads : int
         Torch threads.
     """
 
-    def __init__(self, server: Any, cores: Sequence[int], threads: int) -> None:
+    def __init__(self, servers: Sequence[Any], cores: Sequence[int], threads: int) -> None:
         os.sched_setaffinity(0, cores)
         os.nice(_NICENESS)
         torch.set_num_threads(threads)
-        self._server = server
+        self._servers = servers
 
     def train(self, operator: int, number: int, task: TrainingTask) -> None:
-        """Train a candidate, load it into the server, then publish the round's outcome.
+        """Train a candidate, load it into every server, then publish the round's outcome.
 
-        The outcome is published last: whoever sees it may ask the server for the version it names.
+        The outcome is published last: whoever sees it may ask any server for the version it names.
         """
         outcome = train(task)
-        if outcome.candidate is not None and self._server is not None:
-            ray.get(self._server.load.remote(operator, outcome.candidate.version))
+        if outcome.candidate is not None:
+            self._load(operator, outcome.candidate.version)
         version = None if outcome.candidate is None else outcome.candidate.version
         RoundFolder(task.models, task.operator).publish(
             number, RoundOutcome(candidate=version, sentence=outcome.sentence)
         )
+
+    def _load(self, operator: int, version: int) -> None:
+        """Have all servers load a version at the same time; one that is gone stops nobody, its ranks know."""
+        for loading in [server.load.remote(operator, version) for server in self._servers]:
+            try:
+                ray.get(loading)
+            except ray.exceptions.RayActorError:
+                _log.warning("a server is gone and loads version %d no more", version)

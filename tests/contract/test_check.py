@@ -64,6 +64,7 @@ class Mixing(Kernel):
 IDS = "self.level + 1e-3 * grid.ids.reshape(grid.local_shape)"
 
 SURROGATE = """
+import numpy as np
 import torch
 from coupler.surrogate import Prediction, Surrogate
 
@@ -86,6 +87,13 @@ class Linear(Surrogate):
         score = inputs.abs().sum(1)
         {predict}
         return Prediction(mean, score)
+
+    def fused(self):
+        {fused}
+
+    def answer(self, factor, inputs, dt, mean, score):
+        mean[...] = (inputs[:, :, None] * self.weight.detach().numpy()).sum(1) * self.scale * factor
+        score[...] = np.abs(inputs).sum(1)
 """
 
 BROKEN_TRUTHS = {
@@ -125,6 +133,8 @@ BROKEN_SURROGATES = {
     "saved as safetensors": {"fit": "self.outside = 1.0", "predict": "mean = mean + self.outside"},
     "the same samples and seed": {"fit": "self.weight.data += 1e-9 * torch.rand(1, dtype=torch.float64)"},
     "fit learns from 400 samples": {"fit": "raise RuntimeError('singular')"},
+    "its fused form, if it has one, answers as predict": {"fused": "return lambda *rows: self.answer(1.001, *rows)"},
+    "its fused form, if it has one": {"fused": "return lambda *rows: self.answer(1 + 1e-9 * len(rows[0]), *rows)"},
 }
 
 
@@ -152,8 +162,8 @@ def kernel_file(folder: Path, start: str = IDS, before: str = EXCHANGE, after: s
     return written(folder, KERNEL, start=start, before=before, after=after)
 
 
-def surrogate_file(folder: Path, fit: str = "pass", predict: str = "pass") -> Path:
-    return written(folder, SURROGATE, fit=fit, predict=predict)
+def surrogate_file(folder: Path, fit: str = "pass", predict: str = "pass", fused: str = "return None") -> Path:
+    return written(folder, SURROGATE, fit=fit, predict=predict, fused=fused)
 
 
 @pytest.mark.parametrize("name", [*stock("kernels", Kernel), *stock("models", Surrogate)])

@@ -14,7 +14,7 @@ from safetensors.torch import load, save
 import coupler.models
 from coupler.field import Field
 from coupler.operator import Signature
-from coupler.surrogate import Prediction, Samples, Surrogate
+from coupler.surrogate import Forward, Prediction, Samples, Surrogate
 
 CHUNK_ROWS = 1024
 
@@ -92,6 +92,25 @@ def _tensors(count: int) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.from_numpy(samples.inputs), torch.from_numpy(samples.dt)
 
 
+Compiled = tuple[Surrogate, Forward]
+
+
+@pytest.fixture
+def fused(kind: type[Surrogate], signature: Signature) -> Compiled:
+    """A trained model and its fused form."""
+    surrogate = _fitted(kind, signature)
+    forward = surrogate.fused()
+    if forward is None:
+        pytest.skip(f"{kind.__name__} has no fused form")
+    return surrogate, forward
+
+
+def _fused_answer(forward: Forward, inputs: np.ndarray, dt: float) -> tuple[np.ndarray, np.ndarray]:
+    mean, score = np.full((len(inputs), 3), np.nan), np.full(len(inputs), np.nan)
+    forward(inputs, dt, mean, score)
+    return mean, score
+
+
 def test_there_are_stock_surrogates() -> None:
     assert "MLPEnsemble" in [kind.__name__ for kind in STOCK]
 
@@ -116,6 +135,44 @@ def test_an_element_is_answered_the_same_alone_and_among_many(kind: type[Surroga
         alone = _answer_in_chunks(surrogate, inputs[row : row + 1], dt[row : row + 1])
         assert torch.equal(alone.mean[0], many.mean[row])  # bitwise: the ranks must not matter
         assert torch.equal(alone.score[0], many.score[row])
+
+
+def test_the_fused_form_answers_as_predict_does(fused: Compiled) -> None:
+    surrogate, forward = fused
+    inputs, dt = _tensors(2500)[0], torch.full((2500,), 0.7, dtype=torch.float64)
+
+    mean, score = _fused_answer(forward, inputs.numpy(), 0.7)
+
+    expected = surrogate.predict(inputs, dt)
+    # Both round to single precision, in another order: far below what the gate can tell.
+    assert surrogate.signature.error(mean, expected.mean.numpy()).max() < 1e-3
+    np.testing.assert_allclose(score, expected.score.numpy(), rtol=1e-4, atol=1e-3)
+
+
+def test_the_fused_form_gives_an_element_the_same_bits_in_any_order_and_group(fused: Compiled) -> None:
+    forward, inputs = fused[1], _samples(1000, seed=2).inputs
+    mean, score = _fused_answer(forward, inputs, 0.7)
+    order = np.random.default_rng(1).permutation(1000)
+
+    groups = [_fused_answer(forward, part, 0.7) for part in np.split(inputs[order], (1, 2, 19, 35, 700))]
+
+    np.testing.assert_array_equal(np.concatenate([group[0] for group in groups]), mean[order])
+    np.testing.assert_array_equal(np.concatenate([group[1] for group in groups]), score[order])
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e300, -1e300, 0.0, -5.0])
+@pytest.mark.parametrize("column", [0, 1, 2, 3], ids=["a", "b", "angle", "dt"])
+def test_the_fused_form_is_finite_where_predict_is(fused: Compiled, value: float, column: int) -> None:
+    surrogate, forward = fused
+    inputs = _samples(40, seed=2).inputs
+    dt = value if column == 3 else 0.7
+    inputs[::2, column % 3] = inputs[::2, column % 3] if column == 3 else value
+
+    mean, score = _fused_answer(forward, inputs, dt)
+
+    expected = surrogate.predict(torch.from_numpy(inputs), torch.full((40,), dt, dtype=torch.float64))
+    finite = np.isfinite(expected.mean.numpy()).all(axis=1) & np.isfinite(expected.score.numpy())
+    np.testing.assert_array_equal(np.isfinite(mean).all(axis=1) & np.isfinite(score), finite)
 
 
 def test_the_same_samples_and_seed_give_the_same_weights(kind: type[Surrogate], signature: Signature) -> None:

@@ -2,7 +2,9 @@
 
 import itertools
 import json
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,12 +14,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from benchmarks.harness.hosts import Hosts, HostsUnavailableError
 from coupler.ledger import read_ledger
 from coupler.records import Reason
 from coupler.summary import Summary, read_summary
 
 if TYPE_CHECKING:
-    from tests.conftest import MpiRun, Running
+    from tests.conftest import MpiRun, Processes, Running
 
 HERE = Path(__file__).parent
 LONGEST_SECONDS = 120.0
@@ -120,3 +123,61 @@ def couple(lasting_mpirun: "MpiRun") -> Couple:
 def start(mpirun: "MpiRun", nothing_left_behind: None) -> Start:
     """Give a function that starts a run, of which nothing may be left after the test; see :class:`Start`."""
     return Start(mpirun)
+
+
+class Across:
+    """Call it as ``across(case, ranks, *settings)``: a run with so many ranks on each host, that ends well.
+
+    Asked for the same run again, it gives the one that was made. ``folder`` is the same on all hosts.
+    """
+
+    def __init__(self, hosts: Hosts, processes: "Processes") -> None:
+        self.hosts, self.folder = hosts, processes.folder
+        self._processes = processes
+        self._made: dict[tuple[str, tuple[int, ...], tuple[str, ...]], RunFiles] = {}
+        self._numbers = itertools.count()
+
+    def __call__(self, case: str, ranks: Sequence[int], *settings: str) -> RunFiles:
+        key = (case, tuple(ranks), settings)
+        if key not in self._made:
+            run = self.start(case, ranks, *settings)
+            finished = run.running.end(LONGEST_SECONDS)
+            assert finished.returncode == 0, finished.stdout
+            self._made[key] = run.files
+        return self._made[key]
+
+    def start(self, case: str, ranks: Sequence[int], *settings: str) -> Started:
+        """Start a run that a test does something to."""
+        folder = self._processes.folder / f"across-{next(self._numbers):02d}"
+        command = self.hosts.mpirun(ranks, [sys.executable, *arguments(case, folder, settings)])
+        return Started(self._processes.start(command, environment=self.hosts.environment), RunFiles(folder))
+
+
+@pytest.fixture
+def fresh_across(processes: "Processes") -> Iterator[Across]:
+    """Two hosts and a Ray cluster over them for one test, which may break them; ``model`` is a resource of the second.
+
+    Skips where this machine allows no namespaces, and says why.
+    """
+    with closing(two_hosts(processes.folder, "model on host2")) as hosts:
+        yield Across(hosts, processes)
+
+
+@pytest.fixture(scope="module")
+def across(lasting_processes: "Processes") -> Iterator[Across]:
+    """Two hosts and a Ray cluster over them; ``model`` is a resource of the first. See :class:`Across`."""
+    with closing(two_hosts(lasting_processes.folder, "model on host1")) as hosts:
+        yield Across(hosts, lasting_processes)
+
+
+def two_hosts(folder: Path, resources: str) -> Hosts:
+    try:
+        hosts = Hosts(2, folder)
+    except HostsUnavailableError as why:
+        pytest.skip(f"several hosts on one machine: {why}")
+    try:
+        hosts.start_ray([{"model": 1} if host.name in resources else {} for host in hosts.hosts], {})
+    except BaseException:
+        hosts.close()
+        raise
+    return hosts

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numba import njit
 
-from coupler.controller import Stream, coins, tosses, uniforms
+from coupler.controller import Coins, Stream, coins, tosses, uniforms
 
 IDS = np.arange(100_000)
 
@@ -103,3 +103,17 @@ def test_no_elements_need_no_coins():
 def test_what_does_not_fit_the_counter_is_refused(seed, step, call):
     with pytest.raises(AssertionError):
         uniforms(seed, step, call, IDS)
+
+
+@pytest.mark.parametrize("count", [0, 1, 255, 256, 257, 5000])
+@pytest.mark.parametrize("rate", [0.0, 0.02, 1.0])
+def test_chosen_elements_are_those_whose_coin_fell_with_their_inputs(count, rate):
+    ids = np.arange(count, dtype=np.int64) * 7 - 100
+    inputs = np.random.default_rng(0).random((count, 3))
+    rows, chosen = np.full(count, -1, np.int64), np.full((count, 3), np.nan)
+
+    found = Coins(2**40 + 3, Stream.SAMPLE).choose(rate, 2**33 + 1, 9, ids, inputs, rows, chosen)
+
+    expected = np.flatnonzero(tosses(rate, 2**40 + 3, 2**33 + 1, 9, ids, stream=Stream.SAMPLE))
+    np.testing.assert_array_equal(rows[:found], expected)
+    np.testing.assert_array_equal(chosen[:found], inputs[expected])

@@ -7,11 +7,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from coupler.exchange import Arena, ArenaLayout
-from coupler.exchange.doorbell import ring, wait_for_change
+from coupler.exchange import Arena, ArenaLayout, SlotShape
+from coupler.exchange.doorbell import Patience, announce, count_up, ring, wait_for_change
 
 # Much longer than any test may take: who waits for so long was not woken.
 LONG_SECONDS = 30.0
@@ -20,17 +19,18 @@ PROMPT_SECONDS = 5.0
 
 WAIT = """
 import sys
-from coupler.exchange import Arena, ArenaAddress, ArenaLayout
-from coupler.exchange.doorbell import wait_for_change
+from coupler.exchange import Arena, ArenaAddress, ArenaLayout, SlotShape
+from coupler.exchange.doorbell import Patience, wait_for_change
+from coupler.exchange.segment import SegmentAddress
 arena = Arena.attach({address!r})
 print("waiting", flush=True)
-print(wait_for_change(arena.bell, 0, {seconds}), flush=True)
+print(wait_for_change(arena.bell, 0, {seconds}, Patience()), flush=True)
 """
 
 
 @pytest.fixture
 def arena() -> Iterator[Arena]:
-    arena = Arena.create(ArenaLayout(()))
+    arena = Arena.create(ArenaLayout((SlotShape(0, 1, 1, 1),)))
     yield arena
     arena.close()
 
@@ -64,7 +64,7 @@ def test_a_changed_word_returns_at_once(arena: Arena) -> None:
     arena.bell[0] = 1
     started = time.perf_counter()
 
-    assert wait_for_change(arena.bell, 0, LONG_SECONDS)
+    assert wait_for_change(arena.bell, 0, LONG_SECONDS, Patience())
 
     assert time.perf_counter() - started < 0.1
 
@@ -73,7 +73,7 @@ def test_a_changed_word_returns_at_once(arena: Arena) -> None:
 def test_an_unchanged_word_is_waited_for_as_long_as_asked(arena: Arena, timeout: float) -> None:
     started = time.perf_counter()
 
-    assert not wait_for_change(arena.bell, 0, timeout)
+    assert not wait_for_change(arena.bell, 0, timeout, Patience())
 
     waited = time.perf_counter() - started
     assert timeout - 1e-3 <= waited < timeout + PROMPT_SECONDS  # clocks of kernel and process differ a little
@@ -82,8 +82,7 @@ def test_an_unchanged_word_is_waited_for_as_long_as_asked(arena: Arena, timeout:
 def test_a_waiting_process_is_woken_by_a_ring(arena: Arena, sleeper: "subprocess.Popen[str]") -> None:
     started = time.perf_counter()
 
-    arena.bell[0] = 1
-    ring(arena.bell)
+    count_up(arena.bell)
 
     assert sleeper.stdout is not None
     assert sleeper.stdout.readline() == "True\n"
@@ -98,8 +97,7 @@ def test_a_ring_without_a_change_is_told_from_a_change(arena: Arena, sleeper: "s
 
 
 def test_a_ring_on_another_word_wakes_nobody(arena: Arena, sleeper: "subprocess.Popen[str]") -> None:
-    arena.stop[0] = 1
-    ring(arena.stop)
+    announce(arena.slots[0].answered, 1)
 
     with pytest.raises(subprocess.TimeoutExpired):
         sleeper.wait(0.2)
@@ -117,7 +115,28 @@ def test_a_waiting_process_uses_no_processor(sleeper: "subprocess.Popen[str]") -
 def test_the_largest_number_a_word_can_hold_is_seen(arena: Arena) -> None:
     arena.bell[0] = 2**32 - 1
 
-    assert not wait_for_change(arena.bell, 2**32 - 1, 0.0)
-    arena.bell += np.uint32(1)
-    assert wait_for_change(arena.bell, 2**32 - 1, LONG_SECONDS)
+    assert not wait_for_change(arena.bell, 2**32 - 1, 0.0, Patience())
+    count_up(arena.bell)
+    assert wait_for_change(arena.bell, 2**32 - 1, LONG_SECONDS, Patience())
     assert arena.bell[0] == 0
+
+
+def test_a_bell_knows_its_sleepers(arena: Arena, sleeper: "subprocess.Popen[str]") -> None:
+    assert arena.bell[1] == 1
+
+    count_up(arena.bell)
+
+    assert sleeper.wait(PROMPT_SECONDS) == 0
+    assert arena.bell[1] == 0
+
+
+def test_patience_follows_the_waits_and_forgets_a_long_silence(arena: Arena) -> None:
+    patience = Patience()
+
+    for _ in range(20):
+        wait_for_change(arena.bell, 0, 150e-6, patience)
+    usual = patience.expected[0]
+    wait_for_change(arena.bell, 0, 0.1, patience)
+
+    assert 140e3 < usual < 2e6
+    assert patience.expected[0] < 10e6

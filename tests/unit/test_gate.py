@@ -2,10 +2,20 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coupler.controller import UNIT, Limits, audited_sums, judge, losses, quantise
+from coupler.controller import (
+    UNIT,
+    Gate,
+    Limits,
+    Workspace,
+    audited_sums,
+    judge,
+    losses,
+    put_rows,
+    quantise,
+)
 from coupler.errors import FieldMismatch
 from coupler.field import Field
 from coupler.operator import Operator
@@ -145,6 +155,7 @@ def test_judge_gives_the_same_on_views_with_strides():
 numbers = st.one_of(st.floats(allow_nan=True, allow_infinity=True), st.floats(-10, 10))
 
 
+@settings(deadline=None)  # the first example waits for the compiler
 @given(st.lists(st.tuples(numbers, numbers, st.floats(-1e6, 1e6), st.floats(-1e6, 1e6)), max_size=20))
 def test_losses_are_the_error_of_the_signature_quantised(rows):
     answer, truth = np.array(rows, dtype=float).reshape(-1, 2, 2).swapaxes(0, 1)
@@ -196,3 +207,109 @@ def test_audited_sums_of_parts_add_up_to_those_of_the_whole():
 def test_audits_without_their_losses_are_our_mistake():
     with pytest.raises(AssertionError):
         audited_sums(np.zeros(3, np.uint8), np.ones(3, bool), np.zeros(2), np.zeros(2, np.int64), 0.5)
+
+
+CAP = 2.0
+GATE = Gate(LIMITS, np.array(SIGNATURE.atol), np.array(SIGNATURE.rtol), CAP)
+
+
+def workspace(count, audited):
+    """Room for so many elements, full of what nobody may read."""
+    rows = np.full(count + 3, -1, np.int64)
+    rows[: len(audited)] = audited
+    return Workspace(
+        audited=rows,
+        rest=np.full(count, -1, np.int64),
+        rest_inputs=np.full((count, 3), np.nan),
+        reasons=np.full(count, 99, np.uint8),
+        by_reason=np.zeros(len(Reason), np.int64),
+        sums=np.zeros(8, np.int64),
+    )
+
+
+def answered(count, seed, *, clean):
+    """A piece with its answer: mostly sound, or one that meets every reason."""
+    rng = np.random.default_rng(seed)
+    spread = ([0.0, 0.0, 200], [5, 5, 900]) if clean else ([-0.2, -0.2, 150], [5.2, 5.2, 950])
+    inputs = rng.uniform(*spread, (count, 3))
+    mean = inputs[:, :2] + rng.normal(0, 1e-4 if clean else 0.01, (count, 2)).clip(-0.1, 0.1)
+    score = rng.normal(0.5, 0.3, count)
+    if clean:
+        np.abs(mean, out=mean)
+    else:
+        mean[rng.random(count) < 0.02] = np.inf
+        score[rng.random(count) < 0.02] = np.nan
+    truth = mean + rng.normal(0, 3e-3, (count, 2))
+    truth[rng.random(count) < 0.01] = np.nan
+    audited = np.flatnonzero(rng.random(count) < 0.1)
+    return inputs, mean, score, truth[audited], audited
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+@pytest.mark.parametrize("clean", [True, False])
+@pytest.mark.parametrize("count", [0, 1, 127, 128, 129, 1000])
+def test_one_pass_is_judging_measuring_and_taking_one_after_the_other(count, clean, stopped):
+    inputs, mean, score, truth, audited = answered(count, seed=count, clean=clean)
+    outputs, space = np.full((count, 2), -7.0), workspace(count, audited)
+
+    left = GATE.settle(inputs, mean, score, truth, outputs, space, threshold=0.9, stopped=stopped)
+
+    reasons = judge(inputs, mean, score, LIMITS, threshold=0.9, stopped=stopped)
+    was_audited = np.zeros(count, bool)
+    was_audited[audited] = True
+    error, loss = losses(mean[audited], truth, GATE.atol, GATE.rtol, CAP)
+    np.testing.assert_array_equal(space.sums, audited_sums(reasons, was_audited, error, loss, 0.1).counts)
+    reasons[audited] = Reason.AUDIT
+    np.testing.assert_array_equal(space.reasons, reasons)
+    np.testing.assert_array_equal(space.by_reason, np.bincount(reasons, minlength=len(Reason)))
+    accepted = reasons == Reason.ACCEPTED
+    rest = np.flatnonzero(~accepted & ~was_audited)
+    assert left == len(rest)
+    np.testing.assert_array_equal(space.rest[:left], rest)
+    np.testing.assert_array_equal(space.rest_inputs[:left], inputs[rest])
+    np.testing.assert_array_equal(outputs[accepted], mean[accepted])
+    np.testing.assert_array_equal(outputs[audited], truth)
+
+
+def test_without_judging_everything_is_taken_and_the_audits_are_measured_all_the_same():
+    inputs, mean, score, truth, audited = answered(300, seed=1, clean=False)
+    outputs, space = np.empty((300, 2)), workspace(300, audited)
+
+    left = GATE.settle(inputs, mean, score, truth, outputs, space, threshold=0.0, judges=False)
+
+    _, loss = losses(mean[audited], truth, GATE.atol, GATE.rtol, CAP)
+    assert left == 0
+    assert space.by_reason[Reason.ACCEPTED] + space.by_reason[Reason.AUDIT] == 300
+    assert tuple(space.sums[:4]) == (300, len(audited), 300, loss.sum())
+
+
+def test_pieces_add_up_to_the_whole():
+    inputs, mean, score, truth, audited = answered(1000, seed=2, clean=False)
+    whole, parts = workspace(1000, audited), workspace(1000, audited)
+    GATE.settle(inputs, mean, score, truth, np.empty((1000, 2)), whole, threshold=0.9)
+
+    for rows in (slice(0, 1), slice(1, 333), slice(333, 1000)):
+        inside = (audited >= rows.start) & (audited < rows.stop)
+        part = parts._replace(audited=audited[inside] - rows.start)
+        count = rows.stop - rows.start
+        GATE.settle(inputs[rows], mean[rows], score[rows], truth[inside], np.empty((count, 2)), part, threshold=0.9)
+
+    np.testing.assert_array_equal(parts.sums, whole.sums)
+    np.testing.assert_array_equal(parts.by_reason, whole.by_reason)
+
+
+def test_an_answer_that_does_not_fit_is_refused_in_words_by_the_one_pass_too():
+    space = workspace(4, [])
+
+    with pytest.raises(FieldMismatch, match="3 inputs and 2 outputs"):
+        GATE.settle(
+            np.ones((4, 3)), np.ones((3, 2)), np.ones(4), np.empty((0, 2)), np.ones((4, 2)), space, threshold=1.0
+        )
+
+
+def test_rows_are_put_where_they_belong_and_nowhere_else():
+    outputs = np.zeros((5, 2))
+
+    put_rows(np.array([3, 0, 4]), 2, np.array([[1.0, 2.0], [3.0, 4.0]]), outputs)
+
+    np.testing.assert_array_equal(outputs, [[3, 4], [0, 0], [0, 0], [1, 2], [0, 0]])

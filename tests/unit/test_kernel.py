@@ -121,7 +121,7 @@ def test_rows_are_gathered_into_a_given_array_without_a_copy(state: State) -> No
 
 
 def test_a_given_array_of_another_length_is_refused(state: State) -> None:
-    with pytest.raises(ValueError, match="reshape"):
+    with pytest.raises(FieldMismatch, match="one row per local cell"):
         gather(_operator("v"), state, np.empty((state["u"].interior.size + 1, 1)))
 
 

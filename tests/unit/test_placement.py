@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coupler.serving.placement import all_cores, plan
+from coupler.errors import ConfigError
+from coupler.serving.placement import Home, RayNode, all_cores, assign, find_homes, plan, ray_nodes
 
 
 def _cores(*numbers: int) -> frozenset[int]:
@@ -95,3 +96,69 @@ def test_a_process_stays_bound_when_what_it_starts_fails(bound: frozenset[int]) 
         raise ZeroDivisionError
 
     assert os.sched_getaffinity(0) == bound
+
+
+def ray_node(number: int, *resources: str) -> RayNode:
+    return RayNode(f"id{number}", f"host{number}", f"10.0.0.{number}", frozenset({"CPU", *resources}))
+
+
+FIRST, SECOND, THIRD = ray_node(1), ray_node(2, "GPU"), ray_node(3, "GPU")
+CLUSTER = [FIRST, SECOND, THIRD]
+HEAD = "10.0.0.1:6379"
+
+
+def test_the_ray_node_beside_the_ranks_is_found_by_its_address_and_else_by_its_name() -> None:
+    homes = [Home("login", "10.0.0.2"), Home("host1", "192.168.0.1")]
+
+    assert find_homes(homes, CLUSTER, HEAD) == (SECOND, FIRST)
+
+
+def test_ranks_without_a_ray_node_beside_them_are_told_what_to_type() -> None:
+    with pytest.raises(ConfigError, match=r"ranks on host9 .* have no Ray node .* ray start --address=10.0.0.1:6379"):
+        find_homes([Home("host9", "10.0.0.9")], CLUSTER, HEAD)
+
+
+def test_a_name_that_several_nodes_have_finds_none_of_them() -> None:
+    twins = [RayNode(str(number), "localhost", f"10.0.1.{number}", frozenset()) for number in (1, 2)]
+
+    with pytest.raises(ConfigError, match="have no Ray node"):
+        find_homes([Home("localhost", "")], twins, HEAD)
+
+
+def test_with_ranks_every_node_asks_its_own_server_through_its_memory() -> None:
+    places = assign([FIRST, SECOND], CLUSTER, "with-ranks", "auto")
+
+    assert (places.remote, places.asked) == ((), ((), ()))
+
+
+def test_with_ranks_and_the_object_store_every_relay_asks_the_server_beside_it() -> None:
+    places = assign([FIRST, SECOND], CLUSTER, "with-ranks", "objectstore")
+
+    assert (places.remote, places.asked) == ((FIRST, SECOND), ((0,), (1,)))
+
+
+def test_nodes_without_the_resource_ask_all_that_have_it_and_begin_at_different_ones() -> None:
+    cpu = ray_node(4)
+
+    places = assign([FIRST, cpu, SECOND], [*CLUSTER, cpu], "GPU", "auto")
+
+    assert places.remote == (SECOND, THIRD)
+    assert places.asked == ((0, 1), (1, 0), ())
+
+
+def test_a_resource_that_no_node_has_is_an_error_that_names_the_nearest() -> None:
+    with pytest.raises(ConfigError, match=r'"GPUS", but no node .* Did you mean "GPU"\?'):
+        assign([FIRST], CLUSTER, "GPUS", "auto")
+
+
+def test_memory_is_not_shared_with_a_server_on_another_node() -> None:
+    with pytest.raises(ConfigError, match='"shared", but host1 has ranks and no server'):
+        assign([FIRST, SECOND], CLUSTER, "GPU", "shared")
+
+
+def test_nodes_that_are_gone_are_not_in_the_cluster() -> None:
+    row = {"NodeID": "a", "NodeManagerHostname": "b", "NodeManagerAddress": "c", "Resources": {"CPU": 1.0}}
+
+    nodes = ray_nodes([{**row, "Alive": True}, {**row, "Alive": False}])
+
+    assert nodes == [RayNode("a", "b", "c", frozenset({"CPU"}))]

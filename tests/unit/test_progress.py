@@ -112,6 +112,18 @@ def test_metrics_are_a_line_of_json_per_step_and_readable_meanwhile(tmp_path: Pa
     metrics.close()
 
 
+def test_many_steps_are_written_at_once_and_none_is_an_empty_file(tmp_path: Path) -> None:
+    metrics = MetricsFile(tmp_path / "metrics.jsonl")
+    metrics.extend([])
+    assert (tmp_path / "metrics.jsonl").read_bytes() == b""
+
+    metrics.extend(map(_at, (1, 2, 3)))
+
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == [asdict(_at(step)) for step in (1, 2, 3)]
+    metrics.close()
+
+
 def test_metrics_are_never_overwritten(tmp_path: Path) -> None:
     MetricsFile(tmp_path / "metrics.jsonl").close()
 

@@ -1,0 +1,1 @@
+"""What the benchmarks share: timing in turns, ranks under mpirun, limits of the machine, models, rivals."""

@@ -1,0 +1,95 @@
+"""Sharing truth among the ranks of a node, as a session sees it: setting it up, and whether it pays."""
+
+from collections.abc import Sequence
+
+from coupler.coupling.counts import Counts
+from coupler.coupling.nodes import Nodes, together
+from coupler.exchange.sharing import Bench, BenchShape, Workshop, WorkshopLayout
+from coupler.operator import Operator
+
+# Steps over which gain and cost are added up before sharing is judged.
+_WINDOW_STEPS = 10
+# Steps without sharing before it is tried again: at first, and at most, as they double.
+_FIRST_PAUSE, _LONGEST_PAUSE = 20, 2560
+
+
+class SharingSwitch:
+    """Whether one operator's truth is shared: as long as neighbours do more for each other than sharing costs.
+
+    It follows from reduced counts and the number of steps, so all ranks switch at the same step boundary. Results do
+    not hang on it, only seconds.
+
+    Attributes
+    ----------
+    on : bool
+        Whether the next step shares.
+
+    Parameters
+    ----------
+    always : bool
+        Whether it stays on, whatever it brings.
+    """
+
+    def __init__(self, *, always: bool) -> None:
+        self.on = True
+        self._always = always
+        self._pause = _FIRST_PAUSE
+        self._steps = self._gain = self._cost = 0
+
+    def advance(self, counts: Counts) -> None:
+        """Take in a step's counts, summed over the ranks. Collective: no."""
+        self._steps += 1
+        if self._always:
+            return
+        if not self.on:
+            if self._steps >= self._pause:
+                self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+                self._begin(on=True)
+            return
+        self._gain += counts.shared_nanoseconds
+        self._cost += counts.sharing_nanoseconds
+        if self._steps >= _WINDOW_STEPS:
+            pays = self._gain > self._cost
+            if pays:
+                self._pause = _FIRST_PAUSE
+            self._begin(on=pays)
+
+    def renew(self) -> None:
+        """Try it anew, as when another model has taken over and other elements go to the truth."""
+        self._pause = _FIRST_PAUSE
+        self._begin(on=True)
+
+    def _begin(self, *, on: bool) -> None:
+        self.on = on
+        self._steps = self._gain = self._cost = 0
+
+
+def open_workshop(nodes: Nodes, operators: Sequence[Operator], elements: int) -> list[Bench]:
+    """Make the node's workshop and give this rank's benches, one per operator; none if it has its node to itself.
+
+    Parameters
+    ----------
+    nodes : Nodes
+        The ranks.
+    operators : sequence of Operator
+        Whose truth may be shared, on all ranks alike.
+    elements : int
+        Most elements of this rank in one call, as far as is known; more are shared in rounds.
+
+    Raises
+    ------
+    CouplerError
+        If the node has no room for it, on every rank of the node.
+
+    Collective: yes, over the node.
+    """
+    node = nodes.node
+    if node.size == 1:
+        return []
+    mine = tuple(BenchShape.of(operator, elements) for operator in operators)
+    layout = WorkshopLayout(tuple(node.allgather(mine)))
+    made = together(node, lambda: Workshop.create(layout, operators) if node.rank == 0 else None)
+    address = node.bcast(None if made is None else made.address)
+    workshop = together(node, lambda: made or Workshop.attach(address, layout, node.rank, operators))
+    workshop.close()  # everybody who may map it has
+    return workshop.benches

@@ -1,0 +1,128 @@
+"""The loaded models of a run on one device, whoever brings the questions: an arena or Ray's object store."""
+
+import logging
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from coupler.errors import ConfigError
+from coupler.exchange.guard import Guard
+from coupler.learning.registry import Registry
+from coupler.records import Rows
+from coupler.serving.cuda import PageLock
+from coupler.serving.predictor import Predictor, choose_device
+
+_log = logging.getLogger("coupler")
+
+
+@dataclass(frozen=True)
+class ModelPlan:
+    """What answers, and how.
+
+    Parameters
+    ----------
+    operators : tuple of str
+        Operator names; questions name them by index.
+    columns : tuple of tuple of int
+        Inputs and outputs of each.
+    models : str
+        Folder of the registry the versions are loaded from; every node sees it.
+    device : str
+        ``auto``, ``cpu`` or ``cuda:N``.
+    threads : int
+        Chunks computed at the same time.
+    form : str
+        ``surrogate.form``.
+    timed : bool
+        Whether the clock may choose the form; in deterministic runs it may not.
+    """
+
+    operators: tuple[str, ...]
+    columns: tuple[tuple[int, int], ...]
+    models: str
+    device: str
+    threads: int
+    form: str = "auto"
+    timed: bool = True
+
+
+class Models:
+    """The versions of every operator's model on this process's device.
+
+    Parameters
+    ----------
+    plan : ModelPlan
+        What answers.
+    cores : tuple of int
+        Where to run; empty leaves the process where it is.
+
+    Raises
+    ------
+    ConfigError
+        If the device is not there, or this node does not see the run folder.
+    """
+
+    def __init__(self, plan: ModelPlan, cores: tuple[int, ...]) -> None:
+        if cores:
+            os.sched_setaffinity(0, cores)
+        torch.set_num_threads(1)  # chunks are dealt out to threads instead
+        check_folder(Path(plan.models))
+        self._operators = plan.operators
+        self._registry = Registry(Path(plan.models))
+        self._device = choose_device(plan.device)
+        self._page_lock = PageLock()
+        self._guards = [Guard() for _ in plan.operators]
+        self._predictors = [
+            Predictor(*columns, self._device, plan.threads, form=plan.form, timed=plan.timed)
+            for columns in plan.columns
+        ]
+        _log.addHandler(logging.FileHandler(Path(plan.models).parent / "server.log", delay=True))
+        _log.setLevel(logging.INFO)
+
+    @property
+    def device(self) -> str:
+        """Name of the device."""
+        return str(self._device)
+
+    def adopt(self, memory: memoryview) -> None:
+        """Be told of memory that questions will lie in: a GPU reads it without the processor's help.
+
+        Raises
+        ------
+        CouplerError
+            If the system does not let the GPU have it.
+        """
+        if self._device.type == "cuda":
+            self._page_lock.take(memory)
+
+    def load(self, operator: int, version: int) -> None:
+        """Load a version from the registry; it may be asked once this has returned."""
+        card = self._registry.card(self._operators[operator], version)
+        predictor = self._predictors[operator]
+        predictor.load(version, self._registry.load(card), card)
+        _log.info("%s, version %d: %s", card.operator, version, predictor.choices[version].sentence)
+
+    def answer(self, operator: int, version: int, parts: Sequence[Rows]) -> float:
+        """Answer a batch in place and give the seconds it took; what the model cannot answer becomes NaN."""
+        started = time.perf_counter()
+        self._guards[operator].answer(self._predictors[operator].predict, parts, version)
+        return time.perf_counter() - started
+
+
+def check_folder(models: Path) -> None:
+    """Refuse a node that does not see the run folder.
+
+    Raises
+    ------
+    ConfigError
+        If it does not.
+    """
+    if not models.is_dir():
+        raise ConfigError(
+            f"{os.uname().nodename} does not see the run folder {models.parent}: samples, models and training rounds "
+            "go through it, so all nodes of a run need it on a file system they share. Give one with --out."
+        )

@@ -1,0 +1,146 @@
+"""Torch as a form: it only ever sees batches of a few fixed sizes, padded, as its products round by their size."""
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from threading import local
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from coupler.errors import FieldMismatch, PluginError
+from coupler.records import Rows
+from coupler.serving.batches import Batch, cut, pack
+from coupler.serving.crew import Crew
+from coupler.surrogate import Prediction
+
+CHUNK_ROWS = 2048
+# A model that takes longer for one chunk [s] is not asked for a comparison of sizes.
+_PATIENCE_SECONDS = 0.25
+
+
+class Shape(NamedTuple):
+    """What a model is called, and the columns it must take and give."""
+
+    name: str
+    n_in: int
+    n_out: int
+
+    def check(self, prediction: Prediction, size: int) -> None:
+        """Refuse an answer to so many elements that has another shape.
+
+        Raises
+        ------
+        PluginError
+            If the model returns other shapes than the operator declares.
+        """
+        if prediction.mean.shape != (size, self.n_out) or prediction.score.shape != (size,):
+            raise PluginError(
+                f"{self.name}.predict returned mean {tuple(prediction.mean.shape)} and score "
+                f"{tuple(prediction.score.shape)} for {size} elements of {self.n_out} outputs"
+            )
+
+
+class TorchForm:
+    """Answers by torch: whole chunks where they lie, what is left of all parts packed into batches of fixed sizes.
+
+    Parameters
+    ----------
+    predict : callable
+        The model's, or what a compiler made of it.
+    shape : Shape
+        Its name and columns.
+    device : torch.device
+        Where it is.
+    crew : Crew
+        Who computes the batches.
+    precision : callable
+        Gives the context to predict in.
+    """
+
+    def __init__(
+        self,
+        predict: Callable[[torch.Tensor, torch.Tensor], Prediction],
+        shape: Shape,
+        device: torch.device,
+        crew: Crew,
+        precision: Callable[[], AbstractContextManager[object]],
+    ) -> None:
+        self._predict, self._shape, self._device = predict, shape, device
+        self._crew, self._precision = crew, precision
+        self._buckets: tuple[int, ...] = (CHUNK_ROWS,)
+        self._own = local()
+
+    def __call__(self, parts: Sequence[Rows]) -> None:
+        """Answer every part in place."""
+        self._crew.deal(self._answer, pack(parts, self._buckets))
+
+    def use_buckets(self, buckets: Sequence[int], samples: Sequence[Rows]) -> None:
+        """Use those sizes that give bitwise the same answers as the largest one.
+
+        A model that cannot answer, or is slow, is asked once; it keeps the largest size.
+        """
+        started = time.perf_counter()
+        whole = self._trial(samples, CHUNK_ROWS)
+        if whole is None or time.perf_counter() - started > _PATIENCE_SECONDS:
+            return
+        self._trial(samples, CHUNK_ROWS)
+        equal = [size for size in buckets if size < CHUNK_ROWS and self._trial(samples, size) == whole]
+        self._buckets = (*equal, CHUNK_ROWS)
+
+    def _trial(self, samples: Sequence[Rows], size: int) -> bytes | None:
+        """Answer the samples in batches of one size; None if the model does not."""
+        self._buckets = (size,)
+        try:
+            self([piece for part in samples for piece in cut(part, size)])
+        except Exception:  # noqa: BLE001, a user's model may raise anything, and does so again when it is asked
+            return None
+        finally:
+            self._buckets = (CHUNK_ROWS,)
+        return b"".join(part.mean.tobytes() + part.score.tobytes() for part in samples)
+
+    def _answer(self, batch: Batch) -> None:
+        with torch.inference_mode(), self._precision():
+            inputs, dt = self._tensors(batch)
+            prediction = self._predict(inputs.to(self._device), dt.to(self._device))
+        self._shape.check(prediction, batch.size)
+        mean, score = _array(prediction.mean), _array(prediction.score)
+        start = 0
+        for segment in batch.segments:
+            stop = start + len(segment.inputs)
+            segment.mean[...], segment.score[...] = mean[start:stop], score[start:stop]
+            start = stop
+
+    def _tensors(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Give inputs and time steps of a batch: a view of the rows where they are a whole one, else a padded copy."""
+        first, size = batch.segments[0], batch.size
+        if first.inputs.shape[1] != self._shape.n_in:
+            raise FieldMismatch(
+                f"{self._shape.name} was asked about elements of {first.inputs.shape[1]} inputs; it has "
+                f"{self._shape.n_in} inputs and {self._shape.n_out} outputs per element."
+            )
+        if len(first.inputs) == size and first.inputs.flags.writeable:  # torch knows no memory that is only read
+            return torch.from_numpy(first.inputs), torch.full((size,), first.dt, dtype=torch.float64)
+        inputs, dt = self._buffers(size)
+        start = 0
+        for segment in batch.segments:
+            stop = start + len(segment.inputs)
+            inputs[start:stop], dt[start:stop] = segment.inputs, segment.dt
+            start = stop
+        # The padding is the first element again: any valid input does.
+        inputs[start:], dt[start:] = inputs[0], dt[0]
+        return torch.from_numpy(inputs), torch.from_numpy(dt)
+
+    def _buffers(self, size: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Give this thread's own rows to pack into."""
+        try:
+            inputs, dt = self._own.buffers
+        except AttributeError:
+            inputs, dt = self._own.buffers = np.empty((CHUNK_ROWS, self._shape.n_in)), np.empty(CHUNK_ROWS)
+        return inputs[:size], dt[:size]
+
+
+def _array(tensor: torch.Tensor) -> NDArray[np.float64]:
+    return tensor.cpu().double().numpy()

@@ -1,0 +1,210 @@
+"""The relay: answers the arena of a node that has no server, by asking servers elsewhere through Ray's object store.
+
+To the ranks it is a server: they watch its process, and their deadline is the same. Large questions go from the arena
+into the object store and answers from there into the arena, one copy each way, in chunks, so that one is copied, one on
+its way, one computed and one on its way back at the same time. Small ones travel within the call.
+"""
+
+import logging
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+from numpy.typing import NDArray
+
+from coupler.errors import CouplerError
+from coupler.exchange import Arena, ArenaAddress, Batch, Desk
+from coupler.records import Rows
+from coupler.serving.answering import check_folder
+from coupler.serving.remote import WITHIN_CALL_BYTES, Heading, consecutive, cut_up, reply_pieces, unpacked
+
+_log = logging.getLogger("coupler")
+# How long an idle relay sleeps before it looks again whether it should stop [s].
+_IDLE_SECONDS = 0.2
+# Inputs and answers of one chunk that goes through the store, at most [bytes]: large beside what finding an object
+# costs, some milliseconds each way. A batch of no more than one goes in calls instead.
+_CHUNK_BYTES = 16 * 2**20
+# Chunks on their way to one server: one computed, one going there, one coming back.
+_IN_FLIGHT = 3
+
+
+@dataclass
+class _Open:
+    """A batch whose answer is not complete."""
+
+    batch: Batch
+    chunks: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """A part of a batch that is asked at once."""
+
+    of: _Open
+    rows: Sequence[Rows]
+
+    @property
+    def counts(self) -> list[int]:
+        return [len(part.score) for part in self.rows]
+
+    @property
+    def bytes(self) -> int:
+        return sum(map(_bytes, self.rows))
+
+    def put(self, seconds: float, values: NDArray[np.float64]) -> None:
+        """Copy an answer into the arena, and ring when it was the last of its batch."""
+        mean, score = unpacked(values, sum(self.counts))
+        for part, rows in zip(self.rows, consecutive(self.counts), strict=True):
+            part.mean[...], part.score[...] = mean[rows], score[rows]
+        whole = self.of
+        whole.seconds += seconds
+        whole.chunks -= 1
+        if whole.chunks == 0:
+            whole.batch.answer(whole.seconds)
+
+
+@dataclass
+class _Line:
+    """The line to one server, and what is on its way there: chunk and results of a call by the last of its results."""
+
+    server: Any
+    asked: dict[Any, tuple[_Chunk, list[Any]]] = field(default_factory=dict)
+
+    def ask(self, chunk: _Chunk) -> None:
+        batch, parts = chunk.of.batch, [part.inputs for part in chunk.rows]
+        heading = Heading(batch.operator, batch.version, [part.dt for part in chunk.rows], chunk.counts)
+        if chunk.rows and chunk.bytes <= WITHIN_CALL_BYTES:
+            pieces = cut_up(np.concatenate(parts).ravel())
+            results = reply_pieces(sum(chunk.counts), chunk.rows[0].mean.shape[1])
+            replies = self.server.answer_within.options(num_returns=results).remote(heading, *pieces)
+        else:
+            replies = self.server.answer.options(num_returns=2).remote(heading, parts)
+        self.asked[replies[-1]] = chunk, replies
+
+
+class Relay:
+    """Carries questions from an arena to servers on other nodes; a Ray actor on the ranks' node.
+
+    It ends its own process when the last server is gone, and the ranks, which watch the process, go on without.
+
+    Parameters
+    ----------
+    address : ArenaAddress
+        The node's arena.
+    servers : sequence of Ray actor handles
+        :class:`RemoteServer` actors, asked in turns.
+    models : str
+        Folder of the registry, for the log beside it.
+    cores : tuple of int
+        Where to run.
+    """
+
+    def __init__(self, address: ArenaAddress, servers: Sequence[Any], models: str, cores: tuple[int, ...]) -> None:
+        os.sched_setaffinity(0, cores)
+        check_folder(Path(models))
+        self._arena = Arena.attach(address)
+        self._desk = Desk(self._arena)
+        self._lines = deque(_Line(server) for server in servers)
+        _log.addHandler(logging.FileHandler(Path(models).parent / "server.log", delay=True))
+        self._arena.server_pid[0] = os.getpid()
+
+    def report(self) -> int:
+        """Give its process number; the call returns once the actor exists."""
+        return os.getpid()
+
+    def serve(self) -> None:
+        """Carry questions and answers until the arena says stop."""
+        try:
+            while self._desk.open:
+                self._answer(self._desk.batches(_IDLE_SECONDS))
+        except Exception:  # noqa: BLE001, the edge of the process
+            _log.exception("the relay ends")
+            os._exit(1)
+
+    def _answer(self, batches: Sequence[Batch]) -> None:
+        """Have all batches of a round answered, the chunks of all of them on their way together."""
+        waiting = deque(_chunks(batches))
+        while (waiting or any(line.asked for line in self._lines)) and self._desk.open:
+            while waiting and (line := self._free_line()) is not None:
+                line.ask(waiting.popleft())
+            waiting.extendleft(self._take_in())
+
+    def _free_line(self) -> _Line | None:
+        """Give the line with the least on its way, in turns among equals; none if all have enough."""
+        self._lines.rotate(-1)
+        line = min(self._lines, key=lambda line: len(line.asked))
+        return line if len(line.asked) < _IN_FLIGHT else None
+
+    def _take_in(self) -> list[_Chunk]:
+        """Wait for an answer and write it into the arena; give the chunks of a server that was lost meanwhile."""
+        asked = {reply: line for line in self._lines for reply in line.asked}
+        # All of them: Ray begins to fetch what is ready.
+        done, _ = ray.wait(list(asked), num_returns=1, timeout=_IDLE_SECONDS, fetch_local=True)
+        for reply in done:
+            line = asked[reply]
+            chunk, replies = line.asked[reply]
+            try:
+                seconds, *values = ray.get(replies)
+            except ray.exceptions.RayError as error:
+                return self._drop(line, error)
+            del line.asked[reply]
+            chunk.put(seconds, values[0] if len(values) == 1 else np.concatenate(values))
+        return []
+
+    def _drop(self, line: _Line, error: Exception) -> list[_Chunk]:
+        _log.warning("a server is lost: %s", str(error).strip().splitlines()[0])
+        self._lines.remove(line)
+        if not self._lines:
+            raise CouplerError("all servers are lost") from error
+        return [chunk for chunk, _ in line.asked.values()]
+
+
+def _chunks(batches: Iterable[Batch]) -> Iterator[_Chunk]:
+    """Cut batches into chunks; the rows of several ranks travel together, those of one with many are divided."""
+    for batch in batches:
+        whole = _Open(batch)
+        small = sum(map(_bytes, batch.parts)) <= _CHUNK_BYTES
+        chunks = [_Chunk(whole, rows) for rows in cut(batch.parts, WITHIN_CALL_BYTES if small else _CHUNK_BYTES)]
+        whole.chunks = len(chunks)
+        yield from chunks
+
+
+def _bytes(part: Rows) -> int:
+    return part.inputs.nbytes + part.mean.nbytes + part.score.nbytes
+
+
+def cut(parts: Sequence[Rows], most: int) -> Iterator[list[Rows]]:
+    """Cut the parts of a batch into groups.
+
+    Parameters
+    ----------
+    parts : sequence of Rows
+        Views; so are what is given.
+    most : int
+        Inputs and answers of a group, at most [bytes]; one element is not divided.
+
+    Yields
+    ------
+    list of Rows
+        In order; at least one group, and none without elements beside others.
+    """
+    group: list[Rows] = []
+    left = most
+    for part in parts:
+        row = 8 * (part.inputs.shape[1] + part.mean.shape[1] + 1)
+        start = 0
+        while start < len(part.inputs):
+            if group and left < row:
+                yield group
+                group, left = [], most
+            rows = slice(start, min(start + max(left // row, 1), len(part.inputs)))
+            group.append(Rows(part.inputs[rows], part.dt, part.mean[rows], part.score[rows]))
+            left -= row * (rows.stop - rows.start)
+            start = rows.stop
+    yield group

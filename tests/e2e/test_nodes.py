@@ -1,0 +1,158 @@
+"""Runs over two hosts of this machine, each with a network, memory, processes and temporary files of its own."""
+
+import os
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from coupler.records import Reason
+
+if TYPE_CHECKING:
+    from benchmarks.harness.hosts import Host
+    from tests.e2e.conftest import Across, Couple, RunFiles
+
+pytestmark = [pytest.mark.e2e, pytest.mark.ray]
+
+PLUGINS = Path(__file__).parent / "plugins"
+ASYNCHRONOUS = "learning.mode=asynchronous"
+ON_RESOURCE = "ray.servers=model"
+STEPS = 2000
+END_SECONDS = 60.0
+ACTORS = ("ray::Server", "ray::RemoteServer", "ray::Relay", "ray::TrainingActor")
+
+
+# What the model answers is what the fields become.
+ANSWERED = ("heat.toml", "controller.mode=surrogate")
+
+
+@pytest.fixture(scope="module")
+def one_host(couple: "Couple") -> "RunFiles":
+    return couple(ANSWERED[0], 2, ANSWERED[1])
+
+
+def test_physics_is_the_same_bits_on_two_hosts(across: "Across", couple: "Couple") -> None:
+    physics = "controller.mode=physics"
+
+    run = across("heat.toml", (2, 1), physics)
+
+    assert run.summary.ranks == 3
+    assert run.summary.state_sha256 == couple("heat.toml", 2, physics).summary.state_sha256
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [(), (ON_RESOURCE,), ("exchange.transport=objectstore",), ("exchange.transport=inprocess",)],
+    ids=["a server on each", "a server on the first", "relays on both", "no server"],
+)
+def test_a_learning_run_over_two_hosts_is_the_same_bits(
+    across: "Across", one_host: "RunFiles", settings: tuple[str, ...]
+) -> None:
+    address = f"ray.address={across.hosts.ray_address}"
+
+    run = across(ANSWERED[0], (1, 1), ANSWERED[1], address, *settings)
+
+    assert run.summary.decisions.accepted > 0
+    assert run.summary.models == one_host.summary.models
+    assert run.summary.decisions == one_host.summary.decisions
+    assert run.summary.state_sha256 == one_host.summary.state_sha256
+    assert not [command for host in across.hosts.hosts for command in host.processes().values() if is_actor(command)]
+
+
+def test_questions_through_the_object_store_of_one_node_have_the_same_answers(
+    couple: "Couple", one_host: "RunFiles"
+) -> None:
+    run = couple(ANSWERED[0], 2, ANSWERED[1], "exchange.transport=objectstore")
+
+    assert run.summary.decisions.accepted > 0
+    assert run.summary.state_sha256 == one_host.summary.state_sha256
+
+
+def test_ranks_whose_server_on_another_host_is_killed_go_on_and_the_others_keep_theirs(
+    across: "Across",
+) -> None:
+    first, second = across.hosts.hosts
+    hurry = across.folder / "hurry"
+    run = across.start("heat.toml", (1, 1), *patient(hurry), f"ray.address={across.hosts.ray_address}", ON_RESOURCE)
+    run.until_a_model_answers()
+
+    os.kill(one(first, "ray::RemoteServer"), signal.SIGKILL)
+    run.until(lambda last: last["decisions"]["disabled"] > 0)
+    lost = run.files.metrics[-1]["step"]
+    hurry.touch()
+    finished = run.running.end(END_SECONDS)
+
+    assert finished.returncode == 0, finished.stdout
+    after = run.files.ledger[run.files.ledger["step"] > lost + 1]
+    assert not run.files.summary.decisions.timeout
+    reasons = [after["reasons"][after["rank"] == rank].sum(axis=0) for rank in (0, 1)]
+    assert reasons[0][Reason.SERVER_LOST] == 0
+    assert reasons[1][Reason.SERVER_LOST] == reasons[1].sum() > 0
+    assert find(second, "ray::Relay") is None
+
+
+def test_a_run_outlives_the_host_of_its_server(fresh_across: "Across") -> None:
+    hurry, deadline = fresh_across.folder / "hurry", "exchange.deadline=1.0"
+    address = f"ray.address={fresh_across.hosts.ray_address}"
+    run = fresh_across.start("heat.toml", (2, 0), *patient(hurry), address, ON_RESOURCE, deadline)
+    run.until_a_model_answers()
+
+    fresh_across.hosts.hosts[1].cut_power()
+    run.until(lambda last: last["decisions"]["timeout"] + last["decisions"]["disabled"] > 0)
+    hurry.touch()
+    finished = run.running.end(END_SECONDS)
+
+    assert finished.returncode == 0, finished.stdout
+    waits = run.files.ledger[run.files.ledger["wait_seconds"] > 0.5]
+    assert all(np.count_nonzero(waits["rank"] == rank) <= 1 for rank in (0, 1)), waits
+    assert sum(dict(run.files.summary.decisions).values()) == STEPS * 24 * 24
+
+
+def test_a_run_over_two_hosts_says_what_cluster_it_needs(across: "Across") -> None:
+    finished = across.start("heat.toml", (1, 1)).running.end(END_SECONDS)
+
+    assert finished.returncode == 2, finished.stdout
+    assert "The ranks are on 2 nodes, and the Ray cluster that a run starts for itself reaches one." in finished.stdout
+    assert "ray.address=FIRST:6379" in finished.stdout
+    assert "Traceback" not in finished.stdout
+
+
+def test_a_resource_that_no_node_has_is_named(across: "Across") -> None:
+    address = f"ray.address={across.hosts.ray_address}"
+
+    finished = across.start("heat.toml", (1, 1), address, "ray.servers=models").running.end(END_SECONDS)
+
+    assert finished.returncode == 2, finished.stdout
+    assert 'ray.servers = "models", but no node of the Ray cluster has that resource.' in finished.stdout
+    assert "Did you mean" in finished.stdout
+    assert "Traceback" not in finished.stdout
+
+
+def test_ranks_without_a_server_beside_them_cannot_share_memory_with_it(across: "Across") -> None:
+    settings = (f"ray.address={across.hosts.ray_address}", ON_RESOURCE, "exchange.transport=shared")
+
+    finished = across.start("heat.toml", (1, 1), *settings).running.end(END_SECONDS)
+
+    assert finished.returncode == 2, finished.stdout
+    assert 'exchange.transport = "shared", but host2 has ranks and no server' in finished.stdout
+
+
+def patient(hurry: Path) -> tuple[str, ...]:
+    kernel = (f'kernel.name="{PLUGINS}/kernels.py:Patient"', f'kernel.params={{file = "{hurry}"}}')
+    return (*kernel, ASYNCHRONOUS, f"run.steps={STEPS}")
+
+
+def is_actor(command: str) -> bool:
+    return command.startswith(ACTORS)
+
+
+def find(host: "Host", name: str) -> int | None:
+    return next((pid for pid, command in host.processes().items() if command.split(" ")[0].startswith(name)), None)
+
+
+def one(host: "Host", name: str) -> int:
+    found = find(host, name)
+    assert found is not None, host.processes()
+    return found
