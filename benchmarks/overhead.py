@@ -1,9 +1,10 @@
 """What coupler adds where the surrogate answers nothing, and what every call costs: against the same work by hand.
 
-``physics/ranks/N`` and ``disabled/ranks/N`` are steps of spiral waves, 64 x 64 cells per rank, by ``coupler run``: in
-mode ``physics``, and certified before there is a model, with server and arena at hand. The same kernel is stepped by
-hand with ``coupler.kernel.evaluate_truth``, a step of one and a step of the other in turns, in the same processes, and
-both come to the same bits. A step counts as long as it takes the slowest rank.
+``physics/CELLS/ranks/N`` and ``disabled/CELLS/ranks/N`` are steps of spiral waves by ``coupler run``, with 64 x 64
+cells per rank, which is little work, and with 128 x 128, the launch case on four ranks: in mode ``physics``, and
+certified before there is a model, with server and arena at hand. The same kernel is stepped by hand with
+``coupler.kernel.evaluate_truth``, a step of one and a step of the other in turns, in the same processes, and both come
+to the same bits. A step counts as long as it takes the slowest rank.
 
 ``evaluate/N`` is one call with N elements of an operator that costs next to nothing, and ``answered/N`` one that a
 model inside the rank has answered, with gate, audits, losses and the truth of what is refused; ``bare`` is what the
@@ -41,8 +42,9 @@ from coupler.records import Rows
 from coupler.simulation import Simulation
 
 RANKS = (1, 2)
-STEPS = 300
-CELLS = 64
+STEPS = 200
+# Along each of two axes, per rank.
+CELLS = (64, 128)
 ELEMENTS = (1, 32, 512, 65_536)
 EFFORT = Effort(rounds=7, seconds=0.1, most=2000, least=20)
 SITUATIONS: dict[str, dict[str, Any]] = {
@@ -53,6 +55,7 @@ PARAMETERS: dict[str, Any] = {"s": 5.0, "w": 0.05, "q": 2e-3, "f": 1.4}
 DT = 0.35
 # Compilers and caches are warm then.
 _WARM_STEPS = 20
+_CELL_LENGTH = 1.125
 # Longest that a run may take, Ray's start included [s].
 _RUN_SECONDS = 600.0
 
@@ -60,7 +63,11 @@ Floats = NDArray[np.float64]
 
 
 def run(
-    ranks: Sequence[int] = RANKS, steps: int = STEPS, elements: Sequence[int] = ELEMENTS, effort: Effort = EFFORT
+    ranks: Sequence[int] = RANKS,
+    cells: Sequence[int] = CELLS,
+    steps: int = STEPS,
+    elements: Sequence[int] = ELEMENTS,
+    effort: Effort = EFFORT,
 ) -> list[Row]:
     """Time steps and calls.
 
@@ -71,27 +78,33 @@ def run(
         ``median_s``, ``p10_s``, ``p90_s``; of the coupled ones ``added_s``, beyond ``bare``, and ``added_share`` of it.
         ``added_share`` is the median over pairs of steps, and ``added_share_mean`` says what all steps took in sum.
     """
-    rows = [found for count in ranks for name in SITUATIONS for found in _steps(name, count, steps)]
+    rows = [
+        found
+        for across in cells
+        for count in ranks
+        for name in SITUATIONS
+        for found in _steps(name, count, across, steps)
+    ]
     for count in elements:
         rows += _calls(count, effort)
         rows += _answered(count, effort)
     return rows
 
 
-def _steps(situation: str, ranks: int, steps: int) -> list[Row]:
+def _steps(situation: str, ranks: int, cells: int, steps: int) -> list[Row]:
     with Crew(f"{__file__}:Stepper", ranks) as crew:
-        everyone = crew.call("run", within=_RUN_SECONDS, situation=situation, steps=steps + _WARM_STEPS)
+        everyone = crew.call("run", within=_RUN_SECONDS, situation=situation, cells=cells, steps=steps + _WARM_STEPS)
     bare, coupled = (
         np.max([rank[system] for rank in everyone], axis=0)[_WARM_STEPS:] for system in ("bare", "coupler")
     )
-    case, added = f"{situation}/ranks/{ranks}", float(np.median(coupled - bare))
+    case, added = f"{situation}/{cells}x{cells}/ranks/{ranks}", float(np.median(coupled - bare))
     return [
-        row(case, "bare", bare, cells=CELLS * CELLS),
+        row(case, "bare", bare, cells=cells * cells),
         row(
             case,
             "coupler",
             coupled,
-            cells=CELLS * CELLS,
+            cells=cells * cells,
             added_s=added,
             added_share=added / float(np.median(bare)),
             added_share_mean=float(coupled.sum() / bare.sum()) - 1.0,
@@ -102,12 +115,15 @@ def _steps(situation: str, ranks: int, steps: int) -> list[Row]:
 class Stepper(Worker):
     """A rank that steps a kernel by hand and by ``coupler run``, in turns."""
 
-    def run(self, situation: str, steps: int) -> dict[str, list[float]]:
+    def run(self, situation: str, cells: int, steps: int) -> dict[str, list[float]]:
         """Run a simulation and give the seconds of every step but the last, whose end nobody sees."""
         dims = MPI.Compute_dims(self.comm.size, 2)
         sections = {
             "run": {"steps": steps + 1, "dt": DT},
-            "grid": {"shape": [CELLS * count for count in dims], "length": [72.0 * count for count in dims]},
+            "grid": {
+                "shape": [cells * count for count in dims],
+                "length": [_CELL_LENGTH * cells * count for count in dims],
+            },
             "output": {"pictures": False},
         }
         case = case_from(SITUATIONS[situation] | sections, folder=Path.cwd())

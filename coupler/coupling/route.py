@@ -21,7 +21,7 @@ from coupler.controller import (
     put_rows,
 )
 from coupler.coupling.counts import Counts
-from coupler.errors import CouplerError
+from coupler.errors import CouplerError, FieldMismatch
 from coupler.exchange import Answer, Transport
 from coupler.operator import Operator
 from coupler.records import Reason
@@ -216,7 +216,7 @@ class Route:
     def inputs(self, count: int) -> Floats:
         """Give an array (count, n_in) to gather into, good until the next call: the transport's own if possible."""
         transport = self.transport
-        if transport is None or count > transport.capacity or transport.busy:
+        if transport is None or transport.busy or transport.room(count) < count:
             # The same pages again and again: fresh ones cost as much as the copy into them.
             if count > len(self._own):
                 self._own = np.empty((count, self._n_in))
@@ -269,7 +269,7 @@ class Route:
         space.sums.fill(0)
         while start < count:
             # Asked every time: a slot may have grown with the question before.
-            stop = count if self.transport is None else min(count, start + self.transport.capacity)
+            stop = count if self.transport is None else start + self.transport.room(count - start)
             if stop - start == count:
                 piece = Piece(inputs, outputs, ids, dt, step, call)
             else:
@@ -363,6 +363,11 @@ class Route:
         if piece.inputs is not self._offered or transport is not self._offered_by:
             self._offered_by = None  # it may move with what follows
             place = transport.inputs(count)
+            if np.may_share_memory(place, piece.outputs):
+                raise FieldMismatch(
+                    "out lies where the inputs of the question go, which are read again after the first results are "
+                    "written: pass an array of your own, and fill the one that coupling.inputs gives."
+                )
             if piece.inputs.ctypes.data != place.ctypes.data:
                 np.copyto(place, piece.inputs)
             piece.inputs = place

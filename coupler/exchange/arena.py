@@ -149,7 +149,7 @@ class Slot:
         Returns
         -------
         arrived : bool
-            Whether it is there.
+            Whether it is there; if so and ``seconds`` is NaN, the question cannot be answered.
         seconds : float
             Time the model took for the batch the question travelled in [s].
         turnaround : float
@@ -157,7 +157,7 @@ class Slot:
 
         Collective: no. Releases the GIL.
         """
-        return _await(self.words, int(timeout * 1e9), patience.expected)  # type: ignore[no-any-return]
+        return _await(self.words, int(timeout * 1e9), patience.memory)  # type: ignore[no-any-return]
 
     def answer(self, number: int, seconds: float) -> None:
         """Say that mean and score are the answer to a question, and wake its rank.
@@ -167,7 +167,7 @@ class Slot:
         number : int
             Which question.
         seconds : float
-            Time the model took for the batch it travelled in.
+            Time the model took for the batch it travelled in; NaN if there is no answer after all.
         """
         _answer(self.words, number, seconds)
 
@@ -303,7 +303,7 @@ class Arena:
 
 
 @njit(nogil=True, cache=True)
-def await_questions(words, places, timeout, expected, found, steps):  # type: ignore[no-untyped-def]
+def await_questions(words, places, timeout, memory, found, steps):  # type: ignore[no-untyped-def]
     """List the questions of an arena that wait for an answer; if there is none, wait for one.
 
     Parameters
@@ -314,8 +314,8 @@ def await_questions(words, places, timeout, expected, found, steps):  # type: ig
         First word of every slot's control lines.
     timeout : int
         Longest wait [ns].
-    expected : ndarray (1,)
-        The waiter's :class:`Patience`.
+    memory : ndarray (3,)
+        Of the waiter's :class:`Patience`.
     found : ndarray (slots, 5) of int64
         Receives slot, number, count, version and generation of every question.
     steps : ndarray (slots,)
@@ -331,7 +331,7 @@ def await_questions(words, places, timeout, expected, found, steps):  # type: ig
     bell = words[_BELL * _WORDS : _BELL * _WORDS + 2]
     seen = load_acquire(bell, 0)
     many = _list_questions(words, places, found, steps)
-    if many == 0 and await_change(bell, seen, timeout, expected):
+    if many == 0 and await_change(bell, seen, timeout, memory):
         many = _list_questions(words, places, found, steps)
     return many
 
@@ -360,11 +360,11 @@ def _ask(words, bell, count, dt, version):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def _await(words, timeout, expected):  # type: ignore[no-untyped-def]
+def _await(words, timeout, memory):  # type: ignore[no-untyped-def]
     answered, number = words[_ANSWER : _ANSWER + 2], words[_REQUEST]
     seen = load_acquire(answered, 0)
     if seen != number:
-        await_change(answered, seen, timeout, expected)
+        await_change(answered, seen, timeout, memory)
     reals = words.view(np.float64)
     return load_acquire(answered, 0) == number, reals[_SECONDS // 2], reals[_TURNAROUND // 2]
 

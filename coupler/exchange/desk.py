@@ -1,5 +1,6 @@
 """The desk: where whoever answers an arena takes the questions, all that are ready at once, and gives the answers."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -80,14 +81,14 @@ class Desk:
         Collective: no.
         """
         many = await_questions(
-            self._arena.words, self._places, int(timeout * 1e9), self._patience.expected, self._found, self._steps
+            self._arena.words, self._places, int(timeout * 1e9), self._patience.memory, self._found, self._steps
         )
         batches: dict[tuple[int, int], Batch] = {}
         for place in range(many):
             index, number, count, version, generation = self._found[place].tolist()
             slot = self._arena.slots[index]
             if generation != slot.generation and not self._follow(slot, index):
-                slot.answer(number, 0.0)  # nobody waits for it
+                slot.answer(number, math.nan)
                 continue
             key = slot.operator, version
             if key not in batches:
@@ -99,7 +100,7 @@ class Desk:
         return list(batches.values())
 
     def _follow(self, slot: Slot, index: int) -> bool:
-        """Go where a rank's slot has moved to; say whether it is there: the rank may be gone."""
+        """Go where a rank's slot has moved to; say whether that can be read: the rank may be gone."""
         self._rows[index] = None
         try:
             memory = slot.follow()

@@ -1,9 +1,10 @@
 """The doorbell: waiting on a word of shared memory, first by yielding the core, then asleep in the kernel.
 
-Pure spinning ruins a node with more processes than cores, and pure sleeping costs tens of microseconds. A run of
-``sched_yield`` before the futex sleep is good at both if it is about as long as the wait: so every waiter remembers how
-long it waited lately. A bell is two words: what is watched, and how many sleep on it, so that ringing is free where
-nobody does.
+Pure spinning ruins a node with more processes than cores, and pure sleeping costs tens of microseconds. Where a waiter
+has its core to itself, a run of ``sched_yield`` about as long as the wait spares the sleep, so every waiter remembers
+how long it waited lately. Where it shares the core, a yield hands over whole milliseconds (newer schedulers take a
+slice of whoever yields), so a waiter that has seen this sleeps at once, and tries again ever more seldom. A bell is two
+words: what is watched, and how many sleep on it, so that ringing is free where nobody does.
 """
 
 import numpy as np
@@ -29,19 +30,35 @@ _LEAST_WINDOW = 50_000.0
 _MOST_EXPECTED = 300_000.0
 # The window over the expected wait, and how much one wait changes the expectation.
 _MARGIN, _LEARNING = 1.5, 0.25
+# A yield that takes longer than this [ns] let somebody else run.
+_SHARED_YIELD = 20_000
+# Waits that sleep at once after that: at first, and at most, as they double whenever it is seen again.
+_FIRST_SLEEPS, _MOST_SLEEPS = 16.0, 65536.0
+# Places in a waiter's memory.
+_EXPECTED, _SLEEPS_LEFT, _SLEEPS = 0, 1, 2
 
 
 class Patience:
-    """How long waits on one bell have been lately; each waiter has its own.
+    """What a waiter remembers of its waits on one bell; each has its own.
 
     Attributes
     ----------
-    expected : ndarray (1,)
-        The wait that is expected [ns].
+    memory : ndarray (3,)
+        The wait that is expected [ns]; waits left that sleep at once; how many it will be next time.
     """
 
     def __init__(self) -> None:
-        self.expected = np.zeros(1)
+        self.memory = np.zeros(3)
+
+    @property
+    def expected(self) -> float:
+        """The wait that is expected [s]."""
+        return float(self.memory[_EXPECTED]) / _NANOSECONDS
+
+    @property
+    def yields(self) -> bool:
+        """Whether the next wait begins with yielding: not if the core was seen to be shared."""
+        return bool(self.memory[_SLEEPS_LEFT] == 0)
 
 
 def wait_for_change(bell: Bell, seen: int, timeout: float, patience: Patience) -> bool:
@@ -65,7 +82,7 @@ def wait_for_change(bell: Bell, seen: int, timeout: float, patience: Patience) -
 
     Collective: no. Releases the GIL.
     """
-    return bool(await_change(bell, np.uint32(seen), int(timeout * _NANOSECONDS), patience.expected))
+    return bool(await_change(bell, np.uint32(seen), int(timeout * _NANOSECONDS), patience.memory))
 
 
 @njit(nogil=True, cache=True)
@@ -90,16 +107,10 @@ def announce(bell, value):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def await_change(bell, seen, timeout, expected):  # type: ignore[no-untyped-def]
+def await_change(bell, seen, timeout, memory):  # type: ignore[no-untyped-def]
     """Wait like :func:`wait_for_change`, from compiled code; times in nanoseconds. Collective: no."""
-    started = now = monotonic_ns()
-    window = _LEAST_WINDOW
-    if expected[0] <= _MOST_EXPECTED:
-        window = max(window, _MARGIN * expected[0])
-    ends = started + min(np.int64(window), timeout)
-    while load_acquire(bell, 0) == seen and now < ends:
-        yield_core()
-        now = monotonic_ns()
+    started = monotonic_ns()
+    now = _yield_until_changed(bell, seen, started, timeout, memory)
     rest = timeout - (now - started)
     if rest > 0 and load_acquire(bell, 0) == seen:
         fetch_add(bell, 1, 1)
@@ -109,5 +120,27 @@ def await_change(bell, seen, timeout, expected):  # type: ignore[no-untyped-def]
         now = monotonic_ns()
     # A long silence must not be remembered for long.
     waited = min(float(now - started), 2.0 * _MOST_EXPECTED)
-    expected[0] += _LEARNING * (waited - expected[0])
+    memory[_EXPECTED] += _LEARNING * (waited - memory[_EXPECTED])
     return load_acquire(bell, 0) != seen
+
+
+@njit(nogil=True, cache=True)
+def _yield_until_changed(bell, seen, started, timeout, memory):  # type: ignore[no-untyped-def]
+    """Yield until the word changes, the window is over or the core turns out to be shared; give the time."""
+    if memory[_SLEEPS_LEFT] > 0:
+        memory[_SLEEPS_LEFT] -= 1
+        return started
+    window = _LEAST_WINDOW
+    if memory[_EXPECTED] <= _MOST_EXPECTED:
+        window = max(window, _MARGIN * memory[_EXPECTED])
+    now, ends = started, started + min(np.int64(window), timeout)
+    while load_acquire(bell, 0) == seen and now < ends:
+        before = now
+        yield_core()
+        now = monotonic_ns()
+        if now - before > _SHARED_YIELD:
+            memory[_SLEEPS] = min(max(2.0 * memory[_SLEEPS], _FIRST_SLEEPS), _MOST_SLEEPS)
+            memory[_SLEEPS_LEFT] = memory[_SLEEPS]
+            return now
+    memory[_SLEEPS] *= 0.5
+    return now

@@ -99,7 +99,9 @@ class Segment:
                 f"The shared memory of process {address.pid} cannot be opened ({error.strerror}): all processes of a "
                 "node must run as one user and see each other in /proc. Or use --set exchange.transport=inprocess."
             ) from error
-        return cls(address, descriptor)
+        segment = cls(address, descriptor)
+        segment.close()  # the mapping has one of its own
+        return segment
 
     def close(self) -> None:
         """Close the descriptor: nobody can attach any more; what is mapped stays. May be called again."""

@@ -1,5 +1,7 @@
 """The shared transport: questions and answers lie in the node's arena, only their numbers are signalled."""
 
+import logging
+import math
 import os
 import select
 import time
@@ -7,11 +9,13 @@ import time
 import numpy as np
 from numpy.typing import NDArray
 
+from coupler.errors import CouplerError
 from coupler.exchange.arena import Arena
 from coupler.exchange.doorbell import Patience
 from coupler.exchange.transport import Answer, Transport
 from coupler.records import Reason
 
+_log = logging.getLogger("coupler.exchange")
 # How often a waiting rank looks whether the server still lives [s]; its death is noticed within this time.
 _LIVENESS_SECONDS = 0.02
 
@@ -37,21 +41,25 @@ class SharedTransport(Transport):
         self.capacity = max(most, self._slot.capacity)
         self._view(0)
 
+    def room(self, count: int) -> int:
+        """Make room for a question: the slot grows to fit, up to the capacity or to what the node has left."""
+        slot = self._slot
+        if slot.capacity < min(count, self.capacity) and not slot.pending:
+            try:
+                slot.grow(min(max(count, 2 * slot.capacity), self.capacity))
+            except CouplerError as error:
+                self.capacity = slot.capacity
+                _log.warning("elements are asked about in rounds of %d: %s", self.capacity, error)
+            self._view(0)
+        return min(count, self.capacity)
+
     def inputs(self, count: int) -> NDArray[np.float64]:
         """Give this rank's part of the arena: what is gathered into it is where the server reads.
 
-        The slot grows to fit; where it can, the same memory is given again.
-
-        Raises
-        ------
-        CouplerError
-            If the node has no room for a larger slot.
+        Where it can be, it is the same memory again and again.
         """
-        slot = self._slot
-        if count > slot.capacity:
-            slot.grow(min(max(count, 2 * slot.capacity), self.capacity))
-            self._view(0)
-        return slot.inputs[:count]
+        room = self.room(count)  # the slot's arrays are others when it has grown
+        return self._slot.inputs[:room]
 
     def ask(self, count: int, dt: float, version: int) -> None:
         """Send the question: number it and ring. An older one still unanswered is abandoned by its number."""
@@ -68,7 +76,7 @@ class SharedTransport(Transport):
         slot, patience = self._slot, self._patience
         arrived, seconds, turnaround = slot.wait(min(deadline, _LIVENESS_SECONDS), patience)
         if arrived:
-            return Answer(Reason.ACCEPTED, self._mean, self._score, seconds, turnaround)
+            return self._found(seconds, turnaround)
         return self._wait_on(deadline - _LIVENESS_SECONDS)
 
     def _wait_on(self, deadline: float) -> Answer:
@@ -80,8 +88,13 @@ class SharedTransport(Transport):
                 return Answer(Reason.TIMEOUT, self._mean, self._score, 0.0, 0.0)
             arrived, seconds, turnaround = self._slot.wait(min(left, _LIVENESS_SECONDS), self._patience)
             if arrived:
-                return Answer(Reason.ACCEPTED, self._mean, self._score, seconds, turnaround)
+                return self._found(seconds, turnaround)
         return Answer(Reason.SERVER_LOST, self._mean, self._score, 0.0, 0.0)
+
+    def _found(self, seconds: float, turnaround: float) -> Answer:
+        # Whoever answers cannot map the memory this slot has moved to: what lies there is no answer.
+        reason = Reason.TIMEOUT if math.isnan(seconds) else Reason.ACCEPTED
+        return Answer(reason, self._mean, self._score, seconds, turnaround)
 
     def _view(self, count: int) -> None:
         self._mean, self._score = self._slot.mean[:count], self._slot.score[:count]

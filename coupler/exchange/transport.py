@@ -58,9 +58,13 @@ class Transport(ABC):
 
     capacity: int
 
+    def room(self, count: int) -> int:
+        """Make room for a question of so many elements; give how many of them it can have."""
+        return min(count, self.capacity)
+
     @abstractmethod
     def inputs(self, count: int) -> NDArray[np.float64]:
-        """Give the array (count, n_in) to gather a question into, ``count`` at most ``capacity``."""
+        """Give the array (count, n_in) to gather a question into, ``count`` at most :meth:`room`."""
 
     @abstractmethod
     def ask(self, count: int, dt: float, version: int) -> None:

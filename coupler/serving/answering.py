@@ -2,8 +2,10 @@
 
 import logging
 import os
+import threading
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,7 +76,8 @@ class Models:
         self._operators = plan.operators
         self._registry = Registry(Path(plan.models))
         self._device = choose_device(plan.device)
-        self._page_lock = PageLock()
+        self._page_lock = PageLock(self._device)
+        self._answering = threading.Lock()
         self._guards = [Guard() for _ in plan.operators]
         self._predictors = [
             Predictor(*columns, self._device, plan.threads, form=plan.form, timed=plan.timed)
@@ -89,28 +92,29 @@ class Models:
         return str(self._device)
 
     def adopt(self, memory: memoryview) -> None:
-        """Be told of memory that questions will lie in: a GPU reads it without the processor's help.
-
-        Raises
-        ------
-        CouplerError
-            If the system does not let the GPU have it.
-        """
+        """Be told of memory that questions will lie in: a GPU reads it without the processor's help."""
         if self._device.type == "cuda":
-            self._page_lock.take(memory)
+            with self._answering:
+                self._page_lock.take(memory)
 
     def load(self, operator: int, version: int) -> None:
         """Load a version from the registry; it may be asked once this has returned."""
         card = self._registry.card(self._operators[operator], version)
-        predictor = self._predictors[operator]
-        predictor.load(version, self._registry.load(card), card)
+        predictor, surrogate = self._predictors[operator], self._registry.load(card)
+        # A forward must not be recorded on a GPU while another one runs there.
+        with self._answering if self._device.type == "cuda" else nullcontext():
+            predictor.load(version, surrogate, card)
         _log.info("%s, version %d: %s", card.operator, version, predictor.choices[version].sentence)
 
     def answer(self, operator: int, version: int, parts: Sequence[Rows]) -> float:
-        """Answer a batch in place and give the seconds it took; what the model cannot answer becomes NaN."""
-        started = time.perf_counter()
-        self._guards[operator].answer(self._predictors[operator].predict, parts, version)
-        return time.perf_counter() - started
+        """Answer a batch in place and give the seconds it took; what the model cannot answer becomes NaN.
+
+        One batch at a time, whoever asks: a form may have only one set of places for rows.
+        """
+        with self._answering:
+            started = time.perf_counter()
+            self._guards[operator].answer(self._predictors[operator].predict, parts, version)
+            return time.perf_counter() - started
 
 
 def check_folder(models: Path) -> None:

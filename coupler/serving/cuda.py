@@ -6,13 +6,14 @@ its own, let the copies of one batch pass while the other is computed.
 """
 
 import ctypes
+import logging
 from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import NamedTuple
 
 import torch
 
-from coupler.errors import CouplerError, PluginError
+from coupler.errors import PluginError
 from coupler.records import Rows
 from coupler.serving.batches import Batch, pack
 from coupler.serving.crew import Crew
@@ -20,12 +21,11 @@ from coupler.serving.device import EAGER_BUCKETS, Answerer
 from coupler.serving.eager import Shape, TorchForm
 from coupler.surrogate import Surrogate
 
+_log = logging.getLogger("coupler")
 # Batch sizes: the smallest is one launch whatever it holds, the largest fills the device.
 _BUCKETS = (256, 4096, 32768)
 _LANES = 2
 _WARM_UPS = 3
-# What cudaHostRegister gives for memory that is page-locked already.
-_ALREADY_REGISTERED = 712
 
 
 class CudaDevice:
@@ -63,27 +63,30 @@ class CudaDevice:
 class PageLock:
     """Memory that the GPU may read and write while the processor goes on; held until the process ends.
 
-    It is never unlocked, and so never unmapped: other memory at the same place would be taken for it.
+    It is never unlocked, and so never unmapped: other memory at the same place would be taken for it. Where the system
+    does not let so much be locked, copies take longer, and that is all.
+
+    Parameters
+    ----------
+    device : torch.device
+        The GPU.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
         self._held: list[memoryview] = []
 
     def take(self, memory: memoryview) -> None:
-        """Page-lock memory that rows will lie in.
-
-        Raises
-        ------
-        CouplerError
-            If the system does not let so much of it be locked.
-        """
+        """Page-lock memory that rows will lie in."""
         address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
-        code = int(torch.cuda.cudart().cudaHostRegister(address, memory.nbytes, 0))  # type: ignore[no-untyped-call]
-        if code not in (0, _ALREADY_REGISTERED):
-            raise CouplerError(
-                f"The GPU cannot use {memory.nbytes / 2**20:.0f} MiB of shared memory directly (cudaHostRegister gives "
-                f"{code}): raise the limit of locked memory (ulimit -l unlimited), or use a smaller "
-                "exchange.slot_elements."
+        with torch.cuda.device(self._device):
+            code = int(torch.cuda.cudart().cudaHostRegister(address, memory.nbytes, 0))  # type: ignore[no-untyped-call]
+        if code:
+            _log.warning(
+                "the GPU cannot use %.0f MiB of shared memory directly (cudaHostRegister gives %d), so copies take "
+                "longer: raise the limit of locked memory, ulimit -l unlimited",
+                memory.nbytes / 2**20,
+                code,
             )
         self._held.append(memory)
 
@@ -127,12 +130,13 @@ class _Lane:
     def _record(self, surrogate: Surrogate, device: torch.device, size: int, sample: Rows) -> _Recording:
         inputs = torch.from_numpy(sample.inputs[:1]).to(device).expand(size, -1).contiguous()
         dt = torch.full((size,), sample.dt, dtype=torch.float64, device=device)
+        self.stream.wait_stream(torch.cuda.current_stream(device))  # which fills the tensors
         with torch.cuda.stream(self.stream):
             for _ in range(_WARM_UPS):  # libraries choose their kernels and take their workspaces before the recording
                 surrogate.predict(inputs, dt)
         self.stream.synchronize()
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, stream=self.stream):
+        with torch.cuda.device(device), torch.cuda.graph(graph, stream=self.stream):
             prediction = surrogate.predict(inputs, dt)
             mean, score = prediction.mean.double(), prediction.score.double()
         return _Recording(graph, inputs, dt, mean, score)
@@ -170,10 +174,12 @@ class GraphForm:
     def __call__(self, parts: Sequence[Rows]) -> None:
         """Answer every part in place."""
         with torch.inference_mode():
-            for number, batch in enumerate(pack(parts, self._sizes)):
-                self._lanes[number % _LANES].answer(batch)
-            for lane in self._lanes:
-                lane.stream.synchronize()
+            try:
+                for number, batch in enumerate(pack(parts, self._sizes)):
+                    self._lanes[number % _LANES].answer(batch)
+            finally:  # whatever is raised, no copy may still be under way when the next question comes
+                for lane in self._lanes:
+                    lane.stream.synchronize()
 
     def _trial(self, samples: Sequence[Rows], size: int) -> bytes:
         """Answer the samples with one size only."""

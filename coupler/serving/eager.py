@@ -114,15 +114,13 @@ class TorchForm:
             start = stop
 
     def _tensors(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        """Give inputs and time steps of a batch: a view of the rows where they are a whole one, else a padded copy."""
+        """Give inputs and time steps of a batch: a padded copy, because a model may work on its inputs in place."""
         first, size = batch.segments[0], batch.size
         if first.inputs.shape[1] != self._shape.n_in:
             raise FieldMismatch(
                 f"{self._shape.name} was asked about elements of {first.inputs.shape[1]} inputs; it has "
                 f"{self._shape.n_in} inputs and {self._shape.n_out} outputs per element."
             )
-        if len(first.inputs) == size and first.inputs.flags.writeable:  # torch knows no memory that is only read
-            return torch.from_numpy(first.inputs), torch.full((size,), first.dt, dtype=torch.float64)
         inputs, dt = self._buffers(size)
         start = 0
         for segment in batch.segments:

@@ -230,8 +230,8 @@ def workspace(count, audited):
 def answered(count, seed, *, clean):
     """A piece with its answer: mostly sound, or one that meets every reason."""
     rng = np.random.default_rng(seed)
-    spread = ([0.0, 0.0, 200], [5, 5, 900]) if clean else ([-0.2, -0.2, 150], [5.2, 5.2, 950])
-    inputs = rng.uniform(*spread, (count, 3))
+    lower, upper = ([0.0, 0.0, 200.0], [5.0, 5.0, 900.0]) if clean else ([-0.2, -0.2, 150.0], [5.2, 5.2, 950.0])
+    inputs = rng.uniform(lower, upper, (count, 3))
     mean = inputs[:, :2] + rng.normal(0, 1e-4 if clean else 0.01, (count, 2)).clip(-0.1, 0.1)
     score = rng.normal(0.5, 0.3, count)
     if clean:
