@@ -102,9 +102,11 @@ def test_a_run_outlives_the_host_of_its_server(fresh_across: "Across") -> None:
     fresh_across.hosts.hosts[1].cut_power()
     run.until(lambda last: last["decisions"]["timeout"] + last["decisions"]["disabled"] > 0)
     hurry.touch()
-    finished = run.running.end(END_SECONDS)
+    # The summary is the last thing a run writes. mpirun is not waited for: with a host of its network gone it sometimes
+    # does not notice that all its ranks have ended (Open MPI 5.0.11).
+    run.running.until((run.files.path / "summary.json").exists, within=END_SECONDS)
 
-    assert finished.returncode == 0, finished.stdout
+    assert run.files.summary.status == "finished"
     waits = run.files.ledger[run.files.ledger["wait_seconds"] > 0.5]
     assert all(np.count_nonzero(waits["rank"] == rank) <= 1 for rank in (0, 1)), waits
     assert sum(dict(run.files.summary.decisions).values()) == STEPS * 24 * 24
