@@ -76,7 +76,8 @@ class SurrogateSection(Section):
         "auto",
         "how a model is run; auto: the fastest form that answers as eager does, measured when a version is loaded, in "
         "deterministic runs by a fixed preference; fused: the model's own compiled form; eager: torch as it is; bf16: "
-        "products in bfloat16; compiled: torch's compiler, which needs a C++ compiler and tens of seconds per version",
+        "products in bfloat16; compiled: torch's compiler, which needs a C++ compiler and tens of seconds per version; "
+        "graph: recorded once and replayed, on a GPU",
     )
     params: dict[str, Any] = _key({}, "keyword arguments of the surrogate")
 

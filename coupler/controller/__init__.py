@@ -12,7 +12,8 @@ from coupler.controller.certificate import (
 )
 from coupler.controller.coins import MOST_CALLS, Coins, Stream, tosses, uniforms
 from coupler.controller.controller import Controller, ControllerState, Mode, Watch
-from coupler.controller.gate import Gate, Limits, Workspace, audited_sums, judge, losses, put_rows
+from coupler.controller.gate import Gate, Workspace, audited_sums, judge, losses, put_rows
+from coupler.controller.limits import Limits
 
 __all__ = [
     "MOST_CALLS",

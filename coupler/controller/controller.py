@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coupler.controller.certificate import UNIT, AuditedSums, Bound, Certificate, Tally
-from coupler.controller.gate import Floats, Limits, judge
+from coupler.controller.gate import judge
+from coupler.controller.limits import Floats, Limits
 from coupler.errors import ConfigError, did_you_mean
 from coupler.records import Reason
 

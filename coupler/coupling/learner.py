@@ -148,13 +148,14 @@ class Learner:
             self._keep_share, piece.step, piece.call, piece.ids, piece.inputs, self._rows, self._inputs
         )
         rows = self._rows[:found]
-        rows = rows[reasons[rows] != Reason.ACCEPTED]
+        kept = reasons[rows] != Reason.ACCEPTED
+        rows = rows[kept]
         if len(rows) == 0:
             return
         self._route.counts.samples += len(rows)
         self._pending.append(
             SampleBatch(
-                inputs=piece.inputs[rows],
+                inputs=self._inputs[:found][kept],
                 dt=np.full(len(rows), piece.dt),
                 truth=piece.outputs[rows],
                 step=np.full(len(rows), piece.step, np.int64),

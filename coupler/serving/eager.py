@@ -44,7 +44,7 @@ class Shape(NamedTuple):
 
 
 class TorchForm:
-    """Answers by torch: whole chunks where they lie, what is left of all parts packed into batches of fixed sizes.
+    """Answers by torch: the rows of all parts copied into batches of fixed sizes, and their answers back.
 
     Parameters
     ----------
