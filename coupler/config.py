@@ -17,6 +17,8 @@ from coupler.plugin import absolute
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 PerOutput = float | list[float]
+# Keys that name a plug-in, which may be a file.
+_PLUGINS = (["kernel", "name"], ["surrogate", "name"], ["controller", "policy"])
 WITH_RANKS = "with-ranks"
 """The value of ``ray.servers`` that names no resource: a server on every node that has ranks."""
 
@@ -113,7 +115,13 @@ class ControllerSection(Section):
         "physics: no surrogate at all; shadow: truth used, surrogate watched; surrogate: never falls back, nothing is "
         "promised; certified: accepted within the budget",
     )
-    policy: Literal["budget"] = _key("budget", "the rule that moves the threshold")
+    policy: str = _key(
+        "budget",
+        "the rule that moves the threshold: budget keeps the certified loss below the target; proxima, static, "
+        "conformal_static, conformal_pid, isat, random, always and never are what others do, for comparison; one of "
+        "your own is package.module:Class or path/to/file.py:Class",
+    )
+    params: dict[str, Any] = _key({}, "keyword arguments of the policy")
     target: Share = _key(0.02, "mean capped error per decision the run must certify to stay below")
     delta: Share = _key(0.05, "probability that the certificate may fail")
     cap: Positive = _key(5.0, "error, in tolerances, that counts as a loss of 1", unit="tolerances")
@@ -122,6 +130,17 @@ class ControllerSection(Section):
     )
     audit_rate: Annotated[float, Field(gt=0, le=1)] = _key(
         0.02, "share of the decisions whose truth is computed to audit them"
+    )
+    regions: int = _key(
+        8,
+        "regions of the input space that are watched one by one: where accepted answers are found to be outside of "
+        "tolerance in the mean, the truth is used until the model has been trained anew; 0: none",
+        unit="regions",
+        ge=0,
+        le=256,
+    )
+    alarm_rate: Share = _key(
+        1e-6, "false alarms of a region that is in order come at most once in 1 / alarm_rate steps, on average"
     )
 
 
@@ -259,14 +278,15 @@ def case_from(data: Mapping[str, Any], *, folder: Path, source: _Source = _Sourc
         case = Case.model_validate(data)
     except ValidationError as error:
         raise ConfigError(_sentence(error.errors()[0], data, source)) from None
-    kernel, surrogate = case.kernel, case.surrogate
+    kernel, surrogate, controller = case.kernel, case.surrogate, case.controller
     try:
         if kernel.name is not None:
             kernel = kernel.model_copy(update={"name": absolute(kernel.name, folder)})
         surrogate = surrogate.model_copy(update={"name": absolute(surrogate.name, folder)})
+        controller = controller.model_copy(update={"policy": absolute(controller.policy, folder)})
     except PluginError as error:
         raise ConfigError(str(error)) from None
-    return case.model_copy(update={"kernel": kernel, "surrogate": surrogate})
+    return case.model_copy(update={"kernel": kernel, "surrogate": surrogate, "controller": controller})
 
 
 class KeyExplanation(Section):
@@ -345,8 +365,8 @@ def _apply(data: dict[str, Any], override: str) -> str:
         if not isinstance(table, dict):
             raise ConfigError(f'--set {override}: "{part}" is a value, not a section.')
     table[parts[-1]] = override_value(value.strip())
-    if parts in (["kernel", "name"], ["surrogate", "name"]) and isinstance(table["name"], str):
-        table["name"] = absolute(table["name"], Path.cwd())  # typed in a shell: relative to where that is
+    if parts in _PLUGINS and isinstance(table[parts[-1]], str):
+        table[parts[-1]] = absolute(table[parts[-1]], Path.cwd())  # typed in a shell: relative to where that is
     return ".".join(parts)
 
 

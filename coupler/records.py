@@ -57,6 +57,8 @@ class Reason(IntEnum):
     SERVER_LOST = 9
     NO_MODEL = 10
     PHYSICS = 11
+    ALARM = 12
+    SWITCHED_OFF = 13
 
     @property
     def decision(self) -> Decision:
@@ -73,6 +75,7 @@ _DECISIONS = {
     Reason.ACCEPTED: Decision.ACCEPTED,
     Reason.SCORE: Decision.FALLBACK,
     Reason.BUDGET: Decision.FALLBACK,
+    Reason.ALARM: Decision.FALLBACK,
     Reason.NOT_FINITE: Decision.VETOED,
     Reason.OUT_OF_BOUNDS: Decision.VETOED,
     Reason.NOT_CONSERVED: Decision.VETOED,
@@ -81,6 +84,7 @@ _DECISIONS = {
     Reason.TIMEOUT: Decision.TIMEOUT,
     Reason.SERVER_LOST: Decision.DISABLED,
     Reason.NO_MODEL: Decision.DISABLED,
+    Reason.SWITCHED_OFF: Decision.DISABLED,
     Reason.PHYSICS: Decision.DISABLED,
 }
 
@@ -88,6 +92,7 @@ _SENTENCES = {
     Reason.ACCEPTED: "the surrogate's answer was taken",
     Reason.SCORE: "the score was not below the threshold",
     Reason.BUDGET: "the certified loss was above the target, so nothing was accepted",
+    Reason.ALARM: "the surrogate was found wrong in this region of the inputs, and has not been trained since",
     Reason.NOT_FINITE: "the surrogate's answer was not finite",
     Reason.OUT_OF_BOUNDS: "the surrogate's answer was outside the bounds of a field",
     Reason.NOT_CONSERVED: "the surrogate's answer broke a conserved sum",
@@ -96,5 +101,6 @@ _SENTENCES = {
     Reason.TIMEOUT: "the surrogate did not answer before the deadline",
     Reason.SERVER_LOST: "the surrogate server is gone",
     Reason.NO_MODEL: "no model has been trained yet",
+    Reason.SWITCHED_OFF: "the surrogate does not pay at the measured costs, so it is not asked",
     Reason.PHYSICS: "the run was asked for physics only",
 }

@@ -11,12 +11,16 @@ from coupler.controller.certificate import (
     sentence,
 )
 from coupler.controller.coins import MOST_CALLS, Coins, Stream, tosses, uniforms
-from coupler.controller.controller import Controller, ControllerState, Mode, Watch
+from coupler.controller.controller import Controller, ControllerState, Mode
+from coupler.controller.findings import SCORE_BINS, SCORE_ROWS, Findings, Measures, Scale, measure, score_edges
 from coupler.controller.gate import Gate, Workspace, audited_sums, judge, losses, put_rows
 from coupler.controller.limits import Limits
+from coupler.controller.policies import GateState, HeldOut, Introduction, Policy, Question, Rules
 
 __all__ = [
     "MOST_CALLS",
+    "SCORE_BINS",
+    "SCORE_ROWS",
     "UNIT",
     "AuditedSums",
     "Bound",
@@ -25,18 +29,28 @@ __all__ = [
     "Controller",
     "ControllerState",
     "Evidence",
+    "Findings",
     "Gate",
+    "GateState",
+    "HeldOut",
+    "Introduction",
     "Limits",
+    "Measures",
     "Mode",
+    "Policy",
+    "Question",
+    "Rules",
+    "Scale",
     "Stream",
     "Tally",
-    "Watch",
     "Workspace",
     "audited_sums",
     "judge",
     "losses",
+    "measure",
     "put_rows",
     "quantise",
+    "score_edges",
     "sentence",
     "tosses",
     "uniforms",

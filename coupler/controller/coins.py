@@ -24,6 +24,7 @@ class Stream(IntEnum):
 
     AUDIT = 0
     SAMPLE = 1
+    POLICY = 2
 
 
 def uniforms(

@@ -10,12 +10,14 @@ from numpy.typing import NDArray
 
 from coupler.controller.certificate import UNIT, AuditedSums
 from coupler.controller.limits import Floats, Limits
+from coupler.controller.loss import scaled_error
 from coupler.errors import FieldMismatch
 from coupler.records import Reason
 
 _ACCEPTED = int(Reason.ACCEPTED)
 _SCORE = int(Reason.SCORE)
 _BUDGET = int(Reason.BUDGET)
+_ALARM = int(Reason.ALARM)
 _NOT_FINITE = int(Reason.NOT_FINITE)
 _OUT_OF_BOUNDS = int(Reason.OUT_OF_BOUNDS)
 _NOT_CONSERVED = int(Reason.NOT_CONSERVED)
@@ -23,6 +25,7 @@ _OUT_OF_RANGE = int(Reason.OUT_OF_RANGE)
 _AUDIT = int(Reason.AUDIT)
 
 _BLOCK = 128
+_NOBODY = np.empty(0, np.bool_)
 _LARGEST = float(np.finfo(np.float64).max)
 
 
@@ -110,6 +113,8 @@ class Workspace(NamedTuple):
     ----------
     audited : ndarray (n or more,) of int64
         Positions of the audited elements, in order.
+    verdicts : ndarray (n or more,) of uint8
+        Receives what the gate says of each of them.
     rest : ndarray (n or more,) of int64
         Receives the positions of the elements that go to the truth now, in order.
     rest_inputs : ndarray (n or more, n_in)
@@ -123,6 +128,7 @@ class Workspace(NamedTuple):
     """
 
     audited: NDArray[np.int64]
+    verdicts: NDArray[np.uint8]
     rest: NDArray[np.int64]
     rest_inputs: Floats
     reasons: NDArray[np.uint8]
@@ -172,6 +178,7 @@ class Gate:
         threshold: float,
         stopped: bool = False,
         judges: bool = True,
+        barred: NDArray[np.bool_] = _NOBODY,
     ) -> int:
         """Decide on every element and put the accepted answers in their place.
 
@@ -193,6 +200,8 @@ class Gate:
             The hard stop.
         judges : bool
             Whether answers are judged; if not, all are accepted.
+        barred : ndarray (n,) of bool
+            Elements that are not accepted because of an alarm; nobody where it is empty.
 
         Returns
         -------
@@ -213,8 +222,9 @@ class Gate:
             _settle(
                 inputs, mean, score, threshold, _BUDGET if stopped else _ACCEPTED, judges,
                 *self._tiles, limits.lower, limits.upper, limits.before, limits.after, limits.slack, limits.slope,
-                self.atol, self.rtol, self.cap, truth, outputs,
-                space.audited, space.rest, space.rest_inputs, space.reasons, space.by_reason, space.sums,
+                self.atol, self.rtol, self.cap, barred, truth, outputs,
+                space.audited, space.verdicts, space.rest, space.rest_inputs, space.reasons, space.by_reason,
+                space.sums,
             )
         )  # fmt: skip
 
@@ -405,6 +415,14 @@ def _count_reason(reasons: NDArray[np.uint8], reason: int) -> int:
     return found
 
 
+# An alarm counts where an answer could have been taken but for score or budget.
+@njit(cache=True, nogil=True)
+def _bar(barred: NDArray[np.bool_], reasons: NDArray[np.uint8]) -> None:
+    for i in range(reasons.size):
+        if barred[i] and reasons[i] <= _BUDGET:
+            reasons[i] = _ALARM
+
+
 # Answers are copied as they lie; what must not stand in for the truth is overwritten by it, here or by whoever
 # computes the rest.
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -428,9 +446,11 @@ def _settle(
     atol: Floats,
     rtol: Floats,
     cap: float,
+    barred: NDArray[np.bool_],
     truth: Floats,
     outputs: Floats,
     audited: NDArray[np.int64],
+    verdicts: NDArray[np.uint8],
     rest: NDArray[np.int64],
     rest_inputs: Floats,
     reasons: NDArray[np.uint8],
@@ -457,25 +477,30 @@ def _settle(
             )  # fmt: skip
         else:
             why[:] = _ACCEPTED
+        if barred.size > 0:
+            _bar(barred[block], why)
         sums[2] += _count_reason(why, _ACCEPTED)
         sums[5] += _count_reason(why, _BUDGET)
         sums[7] += _count_reason(why, _SCORE)
         flat_outputs[said_flat] = flat_mean[said_flat]
         while met < audits and audited[met] < last:
             i = audited[met]
-            error = _error(mean, i, truth, met, atol, rtol)
+            error = scaled_error(mean, i, truth, met, atol, rtol)
             loss = _loss(error, cap)
             if reasons[i] == _ACCEPTED:
                 sums[3] += loss
                 sums[4] += error > 1.0
             elif reasons[i] == _BUDGET:
                 sums[6] += loss
+            verdicts[met] = reasons[i]
             reasons[i] = _AUDIT
             for j in range(columns_out):
                 outputs[i, j] = truth[met, j]
             met += 1
         for reason in range(_AUDIT + 1):
             by_reason[reason] += _count_reason(why, reason)
+        if barred.size > 0:
+            by_reason[_ALARM] += _count_reason(why, _ALARM)
         for i in range(why.size):
             rest[left] = first + i
             left += (why[i] != _ACCEPTED) & (why[i] != _AUDIT)
@@ -490,17 +515,8 @@ def _losses(
     answer: Floats, truth: Floats, atol: Floats, rtol: Floats, cap: float, error: Floats, loss: NDArray[np.int64]
 ) -> None:
     for i in range(answer.shape[0]):
-        error[i] = _error(answer, i, truth, i, atol, rtol)
+        error[i] = scaled_error(answer, i, truth, i, atol, rtol)
         loss[i] = _loss(error[i], cap)
-
-
-@njit(cache=True, nogil=True, error_model="numpy", inline="always")
-def _error(answer: Floats, i: int, truth: Floats, k: int, atol: Floats, rtol: Floats) -> float:
-    worst = 0.0
-    for j in range(answer.shape[1]):
-        scaled = abs(answer[i, j] - truth[k, j]) / (atol[j] + rtol[j] * abs(truth[k, j]))
-        worst = max(worst, scaled) if np.isfinite(scaled) else np.inf
-    return worst
 
 
 @njit(cache=True, nogil=True, error_model="numpy", inline="always")

@@ -4,12 +4,27 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from coupler.controller import AuditedSums, Bound, Certificate, Controller, Tally, sentence
+from coupler.controller import AuditedSums, Bound, Certificate, Controller, Findings, Tally, sentence
 from coupler.coupling.counts import Counts
 from coupler.coupling.route import Route
 from coupler.progress import Progress
 from coupler.records import Reason
 from coupler.summary import CertificateSummary, Decisions, SharedTruth
+
+
+class StepSetting(NamedTuple):
+    """What held for one operator in a step.
+
+    Attributes
+    ----------
+    audit_rate : float
+        Rate its coins had.
+    version : int
+        The model that answered.
+    """
+
+    audit_rate: float
+    version: int
 
 
 @dataclass(frozen=True)
@@ -22,13 +37,13 @@ class StepTotals:
         The step they belong to.
     counts : tuple of Counts
         One per operator, over all ranks.
-    audit_rates : tuple of float
-        Rates the coins of that step had.
+    settings : tuple of StepSetting
+        What held in that step, per operator.
     """
 
     step: int
     counts: tuple[Counts, ...]
-    audit_rates: tuple[float, ...]
+    settings: tuple[StepSetting, ...]
 
 
 class Moment(NamedTuple):
@@ -106,11 +121,13 @@ class Account:
             self._learn(totals)
 
     def _learn(self, totals: StepTotals) -> None:
-        for route, counts, rate in zip(self._routes, totals.counts, totals.audit_rates, strict=True):
-            sums = counts.sums(rate)
-            route.state = route.controller.advance(route.state, sums)
+        for route, counts, setting in zip(self._routes, totals.counts, totals.settings, strict=True):
+            findings = counts.findings(setting.audit_rate)
+            if setting.version != route.state.version:
+                findings = Findings(findings.sums)  # its scores say nothing of the version that answers now
+            route.state = route.controller.advance(route.state, findings)
             alone = len(self._routes) == 1  # then its own evidence is all there is
-            self._tally = route.state.tally if alone else self._controller.certificate.add(self._tally, sums)
+            self._tally = route.state.tally if alone else self._controller.certificate.add(self._tally, findings.sums)
 
     def moment(self, seconds: float) -> Moment:
         """Note where the run is; threshold and version are the first operator's."""

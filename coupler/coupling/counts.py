@@ -1,29 +1,82 @@
 """What a rank counts during a step for one operator: the integers the ranks add up."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from coupler.controller import AuditedSums
+from coupler.controller import AuditedSums, Findings, Measures
+from coupler.controller.findings import SCORE_BINS, SCORE_ROWS
+from coupler.controller.regions import REGION_NUMBERS
+from coupler.controller.trial import TRIAL_NUMBERS
 from coupler.records import Decision, Reason
+
+Integers = NDArray[np.int64]
 
 _AUDITED = len(AuditedSums(audit_rate=1.0, decisions=0).counts)
 # Names of the categories, and of that of each reason.
 _DECISIONS = tuple(decision.name.lower() for decision in reversed(Decision))
 _DECISION_OF = tuple(reason.decision.name.lower() for reason in Reason)
+# Single numbers, in this order.
+_SINGLE = ("samples", "rounds_done", "shared_elements", "shared_nanoseconds", "sharing_nanoseconds")
+_TRUTHS = 3
 
 
-@dataclass
-class Counts:
-    """Integers of one operator and step, of one rank or summed over ranks.
+@dataclass(frozen=True)
+class CountsShape:
+    """How much there is to count for an operator.
 
     Parameters
     ----------
-    reasons : ndarray (number of reasons,) of int64
+    outputs : int
+        Its outputs.
+    regions : int
+        Regions of its input space that are watched.
+    """
+
+    outputs: int = 0
+    regions: int = 0
+
+    @property
+    def common(self) -> int:
+        """Numbers that every operator has, whatever its shape; they come first."""
+        return len(Reason) + _AUDITED + len(_SINGLE) + _TRUTHS + SCORE_ROWS * SCORE_BINS + TRIAL_NUMBERS
+
+    @property
+    def length(self) -> int:
+        """All numbers."""
+        return self.common + 2 * self.outputs + REGION_NUMBERS * self.regions
+
+
+def _single(name: str) -> property:
+    place = len(Reason) + _AUDITED + _SINGLE.index(name)
+
+    def read(self: "Counts") -> int:
+        return int(self.numbers[place])
+
+    def write(self: "Counts", value: int) -> None:
+        self.numbers[place] = value
+
+    return property(read, write)
+
+
+class Counts:
+    """Integers of one operator and step, of one rank or summed over ranks: one array, and names for its parts.
+
+    Attributes
+    ----------
+    numbers : ndarray (shape.length,) of int64
+        All of them, as the reduction adds them up.
+    reasons : ndarray (number of reasons,)
         Elements by :class:`Reason`; they sum to all decisions.
-    audited : ndarray of int64
+    audited : ndarray
         What the certificate needs, :attr:`AuditedSums.counts`.
+    measures : Measures
+        What known truth says of answers.
+    trial : ndarray (TRIAL_NUMBERS,)
+        Audits that two versions answered.
+    regions : ndarray (regions, REGION_NUMBERS)
+        Audited answers by region.
     samples : int
         Samples kept.
     rounds_done : int
@@ -32,17 +85,35 @@ class Counts:
         Elements whose truth ranks computed for their neighbours, and the processor time of it [ns].
     sharing_nanoseconds : int
         What sharing cost the ranks beside truth: laying out, waiting, computing twice [ns].
+
+    Parameters
+    ----------
+    shape : CountsShape
+        How much there is to count.
+    numbers : ndarray, optional
+        All numbers; zeros if left out. They are used in place.
     """
 
-    reasons: NDArray[np.int64] = field(default_factory=lambda: np.zeros(len(Reason), np.int64))
-    audited: NDArray[np.int64] = field(default_factory=lambda: np.zeros(_AUDITED, np.int64))
-    samples: int = 0
-    rounds_done: int = 0
-    shared_elements: int = 0
-    shared_nanoseconds: int = 0
-    sharing_nanoseconds: int = 0
+    samples = _single("samples")
+    rounds_done = _single("rounds_done")
+    shared_elements = _single("shared_elements")
+    shared_nanoseconds = _single("shared_nanoseconds")
+    sharing_nanoseconds = _single("sharing_nanoseconds")
 
-    LENGTH = len(Reason) + _AUDITED + 5
+    def __init__(self, shape: CountsShape = CountsShape(), numbers: Integers | None = None) -> None:
+        self.shape = shape
+        self.numbers = np.zeros(shape.length, np.int64) if numbers is None else numbers
+        assert self.numbers.shape == (shape.length,), (self.numbers.shape, shape)
+        first, place = len(Reason), len(Reason) + _AUDITED + len(_SINGLE)
+        self.reasons, self.audited = self.numbers[:first], self.numbers[first : first + _AUDITED]
+        truths, scores = self._part(place, _TRUTHS), place + _TRUTHS
+        trial = scores + SCORE_ROWS * SCORE_BINS
+        self.trial = self._part(trial, TRIAL_NUMBERS)
+        outputs = self._part(shape.common, 2 * shape.outputs).reshape(2, shape.outputs)
+        self.measures = Measures(
+            self._part(scores, SCORE_ROWS * SCORE_BINS).reshape(SCORE_ROWS, SCORE_BINS), truths, outputs
+        )
+        self.regions = self.numbers[shape.common + 2 * shape.outputs :].reshape(shape.regions, REGION_NUMBERS)
 
     @property
     def elements(self) -> int:
@@ -57,33 +128,19 @@ class Counts:
             totals[decision] += count
         return totals
 
-    def sums(self, audit_rate: float) -> AuditedSums:
-        """Give the certificate its numbers."""
-        return AuditedSums.of(audit_rate, self.audited)
-
-    def pack(self) -> NDArray[np.int64]:
-        """Give all numbers as one array for the reduction; :meth:`unpack` reads it."""
-        rest = (
-            self.samples,
-            self.rounds_done,
-            self.shared_elements,
-            self.shared_nanoseconds,
-            self.sharing_nanoseconds,
-        )
-        return np.concatenate([self.reasons, self.audited, np.array(rest, np.int64)])
-
-    @classmethod
-    def unpack(cls, numbers: NDArray[np.int64]) -> "Counts":
-        """Read what :meth:`pack` gave."""
-        first, second = len(_DECISION_OF), len(_DECISION_OF) + _AUDITED
-        return cls(numbers[:first].copy(), numbers[first:second].copy(), *numbers[second:].tolist())
+    def findings(self, audit_rate: float) -> Findings:
+        """Give the controller its numbers."""
+        sums = AuditedSums.of(audit_rate, self.audited)
+        return Findings.of(sums, self.measures, self.regions)
 
     def add(self, other: "Counts") -> None:
-        """Add another's numbers to these."""
-        self.reasons += other.reasons
-        self.audited += other.audited
-        self.samples += other.samples
-        self.rounds_done += other.rounds_done
-        self.shared_elements += other.shared_elements
-        self.shared_nanoseconds += other.shared_nanoseconds
-        self.sharing_nanoseconds += other.sharing_nanoseconds
+        """Add another's numbers to these; of operators that differ in shape, those that both have."""
+        length = self.shape.length if self.shape == other.shape else self.shape.common
+        self.numbers[:length] += other.numbers[:length]
+
+    def clear(self) -> None:
+        """Begin the next step."""
+        self.numbers.fill(0)
+
+    def _part(self, start: int, length: int) -> Integers:
+        return self.numbers[start : start + length]

@@ -308,6 +308,10 @@ def _controller(case: Case) -> Controller:
         cap=section.cap,
         audit_rate=section.audit_rate,
         threshold=section.threshold,
+        policy=section.policy,
+        params=section.params,
+        seed=case.run.seed,
+        alarm_rate=section.alarm_rate,
     )
 
 

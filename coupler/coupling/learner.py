@@ -198,7 +198,7 @@ class Learner:
 
     def _round_ended(self, step: int, totals: Counts) -> bool:
         if self._plan.case.learning.mode == "asynchronous":
-            return totals.rounds_done == self._nodes.count
+            return bool(totals.rounds_done == self._nodes.count)
         if step < self._round_started + self._plan.case.learning.lag:
             return False
         self._wait_for_outcome()

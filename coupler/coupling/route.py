@@ -16,11 +16,16 @@ from coupler.controller import (
     ControllerState,
     Gate,
     Limits,
+    Question,
+    Scale,
     Stream,
     Workspace,
+    measure,
     put_rows,
 )
-from coupler.coupling.counts import Counts
+from coupler.controller.regions import Regions, watch
+from coupler.controller.trial import compare
+from coupler.coupling.counts import Counts, CountsShape
 from coupler.errors import CouplerError, FieldMismatch
 from coupler.exchange import Answer, Transport
 from coupler.operator import Operator
@@ -28,6 +33,7 @@ from coupler.records import Reason
 
 Floats = NDArray[np.float64]
 Reasons = NDArray[np.uint8]
+Rows = NDArray[np.int64]
 
 _SUMS = len(AuditedSums(audit_rate=1.0, decisions=0).counts)
 
@@ -142,6 +148,12 @@ class Route:
         Replaced between steps by whoever reduces over the ranks, never within one.
     transport : Transport or None
         The line to the model, while there is one.
+    regions : Regions
+        The division of the input space in which the present version is watched.
+    challenger : int
+        Another version that is asked about the audited elements, too, while it is on trial; 0 if there is none.
+    off : bool
+        Whether the surrogate is switched off, because it does not pay.
     workshop : Worker
         Computes every truth; this rank alone, unless somebody else is put in its place.
     counts : Counts
@@ -171,6 +183,8 @@ class Route:
         Whether an answer that does not come ends the run, as it must where nothing may hang on a clock.
     stopwatch : Stopwatch
         Where the seconds are charged.
+    regions : int
+        Regions of the input space that may be watched.
     """
 
     def __init__(
@@ -182,13 +196,17 @@ class Route:
         deadline: float,
         must_answer: bool,
         stopwatch: Stopwatch,
+        regions: int = 0,
     ) -> None:
         self.operator = operator
         self.controller = controller
         self.state: ControllerState = controller.start()
         self.transport: Transport | None = None
         self.workshop: Worker = Alone(operator)
-        self.counts = Counts()
+        self.regions = Regions.none(len(operator.signature.inputs))
+        self.challenger = 0
+        self.off = False
+        self.counts = Counts(CountsShape(len(operator.signature.outputs), regions))
         self.on_truth: Callable[[Piece, Reasons], None] | None = None
         self.elements = self.typical_elements = self.asked_elements = 0
         self.typical_seconds = self.truth_seconds = self.asked_seconds = 0.0
@@ -196,6 +214,7 @@ class Route:
         self._deadline, self._must_answer, self._stopwatch = deadline, must_answer, stopwatch
         self._coins = Coins(seed, Stream.AUDIT)
         self._n_in, self._n_out = len(operator.signature.inputs), len(operator.signature.outputs)
+        self._atol, self._rtol = np.array(operator.signature.atol), np.array(operator.signature.rtol)
         self._gate: Gate | None = None
         self._spent = _Spent()
         self._space = _workspace(0, self._n_in)
@@ -210,8 +229,7 @@ class Route:
 
     @limits.setter
     def limits(self, limits: Limits) -> None:
-        signature = self.operator.signature
-        self._gate = Gate(limits, np.array(signature.atol), np.array(signature.rtol), self.controller.cap)
+        self._gate = Gate(limits, self._atol, self._rtol, self.controller.cap)
 
     def inputs(self, count: int) -> Floats:
         """Give an array (count, n_in) to gather into, good until the next call: the transport's own if possible."""
@@ -286,11 +304,6 @@ class Route:
         self._stopwatch.charge("gate", spent.gate)
         return self._record(step, call, space.by_reason.tolist(), space.sums.tolist())
 
-    def take_counts(self) -> Counts:
-        """Give the counts of the step and begin the next one's."""
-        counts, self.counts = self.counts, Counts()
-        return counts
-
     @property
     def audit_rate(self) -> float:
         """Share of the decisions that is audited in this step."""
@@ -320,6 +333,8 @@ class Route:
             return Reason.PHYSICS
         if self.state.version == 0:
             return Reason.NO_MODEL
+        if self.off:
+            return Reason.SWITCHED_OFF
         assert self.transport is not None
         if self._must_answer:
             return None
@@ -347,8 +362,12 @@ class Route:
             self._take(piece, answer, truth)
         else:
             self._go_without(piece, answer.reason, truth)
+        # The line may be asked again from here on: nobody looks at the answer any more.
+        defence = answer.mean[self._space.audited[:audits]] if self.challenger and answer.arrived else self._no_truth
         if self.on_truth is not None:
             self.on_truth(piece, self._space.reasons[:count])
+        if len(defence):
+            self._try_challenger(piece, defence, truth)
 
     def _close(self, piece: Piece, reason: Reason) -> None:
         """Compute the truth of everything without asking."""
@@ -404,20 +423,74 @@ class Route:
         assert self._gate is not None
         started, space, state = time.perf_counter(), self._space, self.state
         self.asked_elements += len(piece.ids)
+        score = self.controller.rule.scores(
+            state.gate, Question(piece.inputs, answer.score, piece.ids, piece.step, piece.call)
+        )
         left = self._gate.settle(
             piece.inputs,
             answer.mean,
-            answer.score,
+            score,
             truth,
             piece.outputs,
             space,
             threshold=state.threshold,
             stopped=state.stopped,
             judges=self.controller.uses_gate,
+            barred=self._barred(piece),
         )
+        audits = len(truth)
+        self._measure(answer.mean, score, space.audited[:audits], space.verdicts[:audits], truth)
+        self._watch(piece, answer, truth)
         self._spent.gate += time.perf_counter() - started
         if left:
-            put_rows(space.rest, left, self._truth(space.rest_inputs[:left], piece.dt), piece.outputs)
+            rest, rest_truth = space.rest[:left], self._truth(space.rest_inputs[:left], piece.dt)
+            put_rows(space.rest, left, rest_truth, piece.outputs)
+            started = time.perf_counter()
+            self._measure(answer.mean, score, rest, space.reasons[rest], rest_truth)
+            self._spent.gate += time.perf_counter() - started
+
+    def _barred(self, piece: Piece) -> NDArray[np.bool_]:
+        """Say which elements lie in a region under alarm; nobody is looked at while there is none."""
+        raised = self.state.alarms.raised if self.state.alarms.any else ()
+        found: NDArray[np.bool_] = np.array(raised, np.bool_)
+        return found[self.regions.find(piece.inputs)] if raised else found
+
+    def _measure(self, mean: Floats, score: Floats, rows: Rows, verdicts: Reasons, truth: Floats) -> None:
+        """Count what known truth says of the answers."""
+        scale = Scale(self._atol, self._rtol, self.controller.cap, self.state.unit)
+        measure(mean, score, rows, verdicts, truth, scale, self.counts.measures)
+
+    def _watch(self, piece: Piece, answer: Answer, truth: Floats) -> None:
+        """Count the audits by region."""
+        count, audited = len(self.regions.centres), self._space.audited[: len(truth)]
+        if count and len(truth):
+            watch(
+                piece.inputs[audited],
+                answer.mean[audited],
+                self._space.verdicts[: len(truth)],
+                truth,
+                self.regions,
+                self._atol,
+                self._rtol,
+                self.controller.cap,
+                self.state.alarms.level,
+                self.counts.regions[:count],
+            )
+
+    def _try_challenger(self, piece: Piece, defence: Floats, truth: Floats) -> None:
+        """Ask the version on trial about the audited elements, and count how both fared."""
+        transport, audits, started = self.transport, len(truth), time.perf_counter()
+        assert transport is not None
+        questions, place = piece.inputs[self._space.audited[:audits]], transport.inputs(audits)
+        # The inputs are the rank's own, who may look at them again.
+        before = place.copy()
+        place[...] = questions
+        transport.ask(audits, piece.dt, self.challenger)
+        answer = transport.answer(self._deadline)
+        place[...] = before
+        if answer.arrived:
+            compare(defence, answer.mean, truth, self._atol, self._rtol, self.controller.cap, self.counts.trial)
+        self._spent.wait += time.perf_counter() - started
 
     def _go_without(self, piece: Piece, reason: Reason, truth: Floats) -> None:
         """No answer came: the truth for everything that was not audited."""
@@ -452,6 +525,7 @@ def _workspace(count: int, n_in: int, before: Workspace | None = None) -> Worksp
     """Make room for so many elements, keeping what was counted before."""
     return Workspace(
         audited=np.empty(count, np.int64),
+        verdicts=np.empty(count, np.uint8),
         rest=np.empty(count, np.int64),
         rest_inputs=np.empty((count, n_in)),
         reasons=np.empty(count, np.uint8),

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from coupler.clock import Stopwatch
 from coupler.config import Case
 from coupler.controller import MOST_CALLS, Controller, Limits
-from coupler.coupling.account import Account, StepTotals
+from coupler.coupling.account import Account, StepSetting, StepTotals
 from coupler.coupling.counts import Counts
 from coupler.coupling.journal import Journal
 from coupler.coupling.nodes import Nodes, on_first, together
@@ -40,11 +40,11 @@ _READ_SECONDS = 0.25
 
 
 class _Unread(NamedTuple):
-    """What came of a step and has not been looked at: sums over the ranks, audit rates, and seconds since the start."""
+    """What came of a step and has not been looked at: sums over the ranks, what held, and seconds since the start."""
 
     step: int
     numbers: NDArray[np.int64]
-    rates: tuple[float, ...]
+    setting: tuple[StepSetting, ...]
     seconds: float
 
 
@@ -104,7 +104,7 @@ class Session:
             )
         self._step = self._call = 0
         self._models: list[ModelSummary] = []
-        self._rates: tuple[float, ...] = ()
+        self._setting: tuple[StepSetting, ...] = ()
         self._first_ids = np.empty(0, np.int64)
         self.routes = [self._route(operator) for operator in plan.operators.values()]
         self._account = Account(self.routes, plan.controller)
@@ -123,7 +123,7 @@ class Session:
             self._bookish = bool(self._benches) or any(learner.learns for learner in self._learners)
             self._unread: list[_Unread] = []
             self._read_at = time.monotonic()
-            self._reduction = StepReduction(self._nodes.job, Counts.LENGTH * len(self.routes))
+            self._reduction = StepReduction(self._nodes.job, sum(route.counts.shape.length for route in self.routes))
             failed.pop_all()
             self._started = started.pop_all()
 
@@ -219,6 +219,7 @@ class Session:
             deadline=case.exchange.patience if deterministic else case.exchange.deadline,
             must_answer=deterministic,
             stopwatch=self._stopwatch,
+            regions=case.controller.regions if self._plan.controller.asks else 0,
         )
 
     def _start_learning(self, started: ExitStack) -> "list[Learner]":
@@ -259,9 +260,11 @@ class Session:
             route.counts.shared_elements += tally.elements
             route.counts.shared_nanoseconds += tally.nanoseconds
             route.counts.sharing_nanoseconds += tally.overhead
-        self._rates = tuple(route.audit_rate for route in self.routes)
-        packed = [route.take_counts().pack() for route in self.routes]
-        self._reduction.start(packed[0] if len(packed) == 1 else np.concatenate(packed))
+        self._setting = tuple(StepSetting(route.audit_rate, route.state.version) for route in self.routes)
+        numbers = [route.counts.numbers for route in self.routes]
+        self._reduction.start(numbers[0] if len(numbers) == 1 else np.concatenate(numbers))
+        for route in self.routes:
+            route.counts.clear()
 
     def _check_ids(self) -> None:
         """Refuse ids that are not unique over the ranks: elements that share a coin would break the certificate."""
@@ -286,7 +289,7 @@ class Session:
             return ()
         if step <= self._step:
             self._journal.step(step)
-        self._unread.append(_Unread(step, reduced.copy(), self._rates, self._stopwatch.total))
+        self._unread.append(_Unread(step, reduced.copy(), self._setting, self._stopwatch.total))
         if self._bookish or time.monotonic() - self._read_at > _READ_SECONDS:
             return self._read()
         return ()
@@ -294,11 +297,13 @@ class Session:
     def _read(self) -> tuple[Counts, ...]:
         """Do the books of the steps whose sums have come; give the counts of the last one. Collective: no."""
         counts: tuple[Counts, ...] = ()
-        for step, numbers, rates, seconds in self._unread:
-            counts = tuple(Counts.unpack(part) for part in numbers.reshape(len(self.routes), -1))
+        for step, numbers, setting, seconds in self._unread:
+            shapes = [route.counts.shape for route in self.routes]
+            parts = np.split(numbers, np.cumsum([shape.length for shape in shapes])[:-1])
+            counts = tuple(Counts(shape, part) for shape, part in zip(shapes, parts, strict=True))
             if step > self._step and not any(totals.elements for totals in counts):
                 continue  # nothing was decided after the last end of a step
-            self._account.add(StepTotals(step, counts, rates))
+            self._account.add(StepTotals(step, counts, setting))
             self._journal.note(self._account.moment(seconds).progress)
             self._switch_sharing(counts)
         self._unread.clear()

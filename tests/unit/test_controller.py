@@ -6,7 +6,17 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 
-from coupler.controller import UNIT, AuditedSums, Controller, ControllerState, Limits, audited_sums, quantise, tosses
+from coupler.controller import (
+    UNIT,
+    AuditedSums,
+    Controller,
+    ControllerState,
+    Findings,
+    Limits,
+    audited_sums,
+    quantise,
+    tosses,
+)
 from coupler.errors import ConfigError
 from coupler.operator import Operator
 from coupler.records import Reason
@@ -17,7 +27,7 @@ SHADOW_STEPS = 10
 
 def started(controller, threshold=1.0, decisions=1_000_000):
     """A run with a long physics phase behind it and a model just promoted."""
-    state = controller.advance(controller.start(), AuditedSums(0.0, decisions))
+    state = controller.advance(controller.start(), Findings(AuditedSums(0.0, decisions)))
     return controller.promoted(state, 1, threshold)
 
 
@@ -25,8 +35,8 @@ def step(loss=0.0, *, accepted=600, withheld=0, refused=400):
     """A step of a thousand decisions at 2 % audits, with this much audited loss."""
     units = int(loss * UNIT)
     if accepted == 0:
-        return AuditedSums(0.02, 1000, 20, withheld=withheld, withheld_loss=units, refused=refused)
-    return AuditedSums(0.02, 1000, 20, accepted, units, withheld=withheld, refused=refused)
+        return Findings(AuditedSums(0.02, 1000, 20, withheld=withheld, withheld_loss=units, refused=refused))
+    return Findings(AuditedSums(0.02, 1000, 20, accepted, units, withheld=withheld, refused=refused))
 
 
 def advanced(controller, state, sums, steps=1):
@@ -64,7 +74,7 @@ def test_modes_differ_in_what_they_ask_judge_take_and_audit(mode, asks, uses_gat
 def test_physics_counts_decisions_and_nothing_else():
     controller = Controller(mode="physics")
 
-    state = advanced(controller, controller.start(), AuditedSums(0.0, 1000), steps=5)
+    state = advanced(controller, controller.start(), Findings(AuditedSums(0.0, 1000)), steps=5)
 
     assert (state.step, state.tally.decisions, state.tally.accepted, state.stopped) == (5, 5000, 0, False)
 
@@ -85,7 +95,8 @@ def test_only_surrogate_mode_accepts_whatever_it_is_given(mode):
     operator = Operator(lambda inputs, dt: inputs, inputs=["u"], outputs=["u"], atol=1.0, rtol=0.0)
     limits = Limits.of(operator.signature, np.zeros(1), np.ones(1))
     controller = Controller(mode=mode)
-    state = replace(controller.promoted(controller.start(), 1, 1.0), stopped=False)
+    state = controller.promoted(controller.start(), 1, 1.0)
+    state = replace(state, gate=replace(state.gate, stopped=False))
 
     reasons = controller.judge(state, np.full((2, 1), 0.5), np.array([[0.5], [np.nan]]), np.array([0.1, 0.1]), limits)
 
@@ -178,7 +189,11 @@ def test_promotion_restarts_the_threshold_and_keeps_the_evidence():
     promoted = CONTROLLER.promoted(state, 2, 0.4)
 
     assert (promoted.version, promoted.threshold) == (2, 0.4)
-    assert (promoted.tally, promoted.step, promoted.watch) == (state.tally, state.step, state.watch)
+    assert (promoted.tally, promoted.step, vars(promoted.gate)["watch"]) == (
+        state.tally,
+        state.step,
+        vars(state.gate)["watch"],
+    )
 
 
 def test_advancing_leaves_the_old_state_untouched_and_is_reproducible():
@@ -235,7 +250,7 @@ def run(stream, *, decisions=1000, steps=600, controller=CONTROLLER, seed=1):
         accepted = reasons == Reason.ACCEPTED
         lost += np.minimum(error[accepted] / controller.cap, 1.0).sum()
         state = controller.advance(state, late) if late is not None else state
-        late = sums
+        late = Findings(sums)
         bound = controller.bound(state).loss_bound_per_decision
         rows.append((bound, lost / (decisions * (now + 1)), accepted.mean(), state.threshold))
     return Run(*np.array(rows).T)

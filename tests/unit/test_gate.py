@@ -219,6 +219,7 @@ def workspace(count, audited):
     rows[: len(audited)] = audited
     return Workspace(
         audited=rows,
+        verdicts=np.full(count, 99, np.uint8),
         rest=np.full(count, -1, np.int64),
         rest_inputs=np.full((count, 3), np.nan),
         reasons=np.full(count, 99, np.uint8),

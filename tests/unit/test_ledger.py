@@ -100,4 +100,4 @@ def test_every_reason_counts_under_a_decision_and_has_a_sentence() -> None:
     assert len({reason.sentence for reason in Reason}) == len(Reason)
     # Counts are stored by number: what has been written must keep its meaning.
     assert [reason.value for reason in Reason] == list(range(len(Reason)))
-    assert (Reason.ACCEPTED, Reason.PHYSICS) == (0, 11)
+    assert (Reason.ACCEPTED, Reason.PHYSICS, Reason.SWITCHED_OFF) == (0, 11, 13)

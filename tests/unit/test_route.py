@@ -84,7 +84,8 @@ def _route(mode: Mode = "certified", *, transport: Transport | None = None, must
     route = Route(OPERATOR, controller, seed=SEED, deadline=1.0, must_answer=must_answer, stopwatch=Stopwatch())
     route.transport = transport or InProcessTransport(SlotShape(0, CAPACITY, 2, 2), _predict, lambda version: None)
     if mode != "physics":
-        route.state = replace(controller.promoted(route.state, 1, 1.0), stopped=False)
+        promoted = controller.promoted(route.state, 1, 1.0)
+        route.state = replace(promoted, gate=replace(promoted.gate, stopped=False))
         route.limits = Limits.of(OPERATOR.signature, np.zeros(2), np.array([0.95, 1.0]))
     return route
 
@@ -321,10 +322,11 @@ def test_seconds_are_charged_once_to_their_activities() -> None:
     assert route.asked_seconds == pytest.approx(seconds["gather"] + seconds["wait"] + seconds["gate"])
 
 
-def test_counts_of_a_step_are_taken_once() -> None:
+def test_counts_of_a_step_add_up_until_they_are_cleared() -> None:
     route, counts = _route(), (CAPACITY + 1, 0, 3, CAPACITY, 1)
     for count in counts:
         _evaluate(route, *_elements(count))
 
-    assert route.take_counts().elements == sum(counts)
-    assert route.take_counts().elements == 0
+    assert route.counts.elements == sum(counts)
+    route.counts.clear()
+    assert route.counts.elements == 0

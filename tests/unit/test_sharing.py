@@ -500,7 +500,9 @@ def test_calls_of_one_size_are_all_rows() -> None:
 
 
 def _counts(gain: int, cost: int) -> Counts:
-    return Counts(shared_nanoseconds=gain, sharing_nanoseconds=cost)
+    counts = Counts()
+    counts.shared_nanoseconds, counts.sharing_nanoseconds = gain, cost
+    return counts
 
 
 def _steps(switch: SharingSwitch, counts: Counts, steps: int) -> list[bool]:
@@ -547,10 +549,10 @@ def test_a_rank_that_has_its_node_to_itself_has_no_workshop() -> None:
 
 
 def test_what_was_shared_travels_with_the_counts() -> None:
-    counts = Counts(samples=1, shared_elements=2, shared_nanoseconds=3, sharing_nanoseconds=4)
-    assert len(counts.pack()) == Counts.LENGTH
+    counts = Counts()
+    counts.samples, counts.shared_elements, counts.shared_nanoseconds, counts.sharing_nanoseconds = 1, 2, 3, 4
 
-    counts.add(Counts.unpack(counts.pack()))
+    counts.add(Counts(counts.shape, counts.numbers.copy()))
 
     assert (counts.samples, counts.shared_elements, counts.shared_nanoseconds, counts.sharing_nanoseconds) == (
         2,
