@@ -1,7 +1,9 @@
-"""The command line: ``coupler run``, ``check``, ``explain``, ``doctor``, ``bench``."""
+"""The command line: ``coupler run``, ``replay``, ``check``, ``explain``, ``doctor``, ``bench``."""
 
 import os
+import shutil
 import signal
+import subprocess
 import sys
 import traceback
 from pathlib import Path
@@ -15,7 +17,7 @@ from rich.table import Table
 
 from coupler.config import explain as explain_keys
 from coupler.config import read_case
-from coupler.errors import CouplerError
+from coupler.errors import ConfigError, CouplerError
 
 if TYPE_CHECKING:
     from coupler.bench import Row
@@ -62,6 +64,28 @@ def run(
 
             draw(folder)
         _print_summary(summary, folder)
+
+
+@app.command()
+def replay(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="the folder of a finished run")],
+    out: Annotated[Path | None, typer.Option("--out", metavar="DIR2", help="the new run's folder")] = None,
+    ranks: Annotated[
+        int | None,
+        typer.Option("--ranks", metavar="N", min=1, help="start so many with mpirun"),
+    ] = None,
+) -> None:
+    """Do a run again from its ledger, and say whether it is bitwise the same."""
+    if ranks is not None:
+        raise typer.Exit(_start_ranks(ranks, ["replay", str(folder), *(["--out", str(out)] if out else [])]))
+    _share_the_node()
+    from coupler.replay import replay as replay_run
+
+    comparison = replay_run(folder, out)
+    if comparison is not None:
+        _console.print(escape(str(comparison)))
+        if not comparison.same:
+            raise typer.Exit(FAILED)
 
 
 @app.command()
@@ -164,6 +188,20 @@ def _keep_to_itself() -> None:
     """Without a launcher, Open MPI leaves 16 MiB in /dev/shm behind (open-mpi/ompi#13261): one process needs none."""
     if not any(name in os.environ for name in _RANKS):
         os.environ.setdefault("OMPI_MCA_btl", "self")
+
+
+def _start_ranks(ranks: int, arguments: list[str]) -> int:
+    """Start this command on so many ranks, in these surroundings, and give their exit status."""
+    if any(name in os.environ for name in _RANKS):
+        raise ConfigError("--ranks starts mpirun, and this is under mpirun already: leave one of the two out.")
+    mpirun = shutil.which("mpirun") or shutil.which("mpirun", path=str(Path(sys.executable).parent))
+    if mpirun is None:
+        raise ConfigError("--ranks starts mpirun, which is not on PATH: load your MPI, or type mpirun -n N yourself.")
+    crowded = ["--oversubscribe"] if ranks > len(os.sched_getaffinity(0)) else []
+    command = [mpirun, *crowded, "-n", str(ranks), sys.executable, "-m", "coupler", *arguments]
+    # What one process needs no messages for, several do: see _keep_to_itself.
+    surroundings = {name: value for name, value in os.environ.items() if (name, value) != ("OMPI_MCA_btl", "self")}
+    return subprocess.run(command, env=surroundings, check=False).returncode
 
 
 def _first_rank() -> bool:

@@ -179,9 +179,14 @@ class RaySection(Section):
 
 
 class OutputSection(Section):
-    """What is drawn at the end of a run."""
+    """What is written down, and what is drawn at the end of a run."""
 
     pictures: bool = _key(True, "draw the fields and the budget over time into the run folder")
+    ledger: Literal["compact", "audits"] = _key(
+        "compact",
+        "what the ledger holds; compact: every call and every step of all ranks, in counts; audits: besides, every "
+        "audited answer by itself, with its score, its error and what the gate said",
+    )
 
 
 class Case(Section):
@@ -196,7 +201,7 @@ class Case(Section):
     controller: ControllerSection = Field(default=ControllerSection(), description="when an answer is taken")
     learning: LearningSection = Field(default=LearningSection(), description="when models are trained")
     ray: RaySection = Field(default=RaySection(), description="the Ray cluster")
-    output: OutputSection = Field(default=OutputSection(), description="pictures")
+    output: OutputSection = Field(default=OutputSection(), description="what is written and drawn")
 
     @model_validator(mode="after")
     def _samples_fit_the_buffer(self) -> "Case":

@@ -32,6 +32,7 @@ class RunFolder:
         self.environment = path / "environment.json"
         self.fields = path / "fields.h5"
         self.ledger = path / "ledger.h5"
+        self.segments = path / "ledger"
         self.metrics = path / "metrics.jsonl"
         self.summary = path / "summary.json"
         self.samples = path / "samples"
@@ -45,6 +46,7 @@ class RunFolder:
             self.environment,
             self.fields,
             self.ledger,
+            self.segments,
             self.metrics,
             self.summary,
             self.samples,
@@ -55,7 +57,7 @@ class RunFolder:
         """Take back a claim whose run never began: remove what was made for it, and the folder if it is empty then."""
         for file in (self.case, self.environment, self.ledger, self.metrics):
             file.unlink(missing_ok=True)
-        for folder in (self.samples, self.models, self.path):
+        for folder in (self.segments, self.samples, self.models, self.path):
             with suppress(OSError):  # not empty: somebody else's files stay
                 folder.rmdir()
 

@@ -36,6 +36,8 @@ class Simulation:
         The kernel as an object; the case's ``kernel.name`` if left out.
     out : Path, optional
         The run folder; the first free ``runs/KERNEL-NNN`` if left out.
+    replay : Path, optional
+        The folder of a finished run that this one does again, as for :class:`Coupling`.
 
     Raises
     ------
@@ -52,6 +54,7 @@ class Simulation:
         comm: "MPI.Intracomm | None" = None,
         kernel: Kernel | None = None,
         out: Path | None = None,
+        replay: Path | None = None,
     ) -> None:
         self.case = case
         self.kernel = kernel or _build_kernel(case)
@@ -69,6 +72,7 @@ class Simulation:
             out=out,
             name=type(self.kernel).__name__.lower(),
             elements=int(np.prod(self.grid.local_shape)),
+            replay=replay,
         )
 
     def run(self) -> Summary:

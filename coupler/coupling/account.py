@@ -21,10 +21,33 @@ class StepSetting(NamedTuple):
         Rate its coins had.
     version : int
         The model that answered.
+    challenger : int
+        The model on trial; 0 if there was none.
+    off, stopped : bool
+        Whether the surrogate was switched off, and whether nothing was accepted.
+    alarms : int
+        Regions under alarm.
+    threshold, unit : float
+        On the score, and what scores are counted from.
     """
 
     audit_rate: float
     version: int
+    challenger: int
+    off: bool
+    stopped: bool
+    alarms: int
+    threshold: float
+    unit: float
+
+    @staticmethod
+    def of(route: Route) -> "StepSetting":
+        """Note what holds for a route now."""
+        state = route.state
+        alarms, threshold = sum(state.alarms.raised), state.threshold
+        return StepSetting(
+            route.audit_rate, state.version, route.challenger, route.off, state.stopped, alarms, threshold, state.unit
+        )
 
 
 @dataclass(frozen=True)

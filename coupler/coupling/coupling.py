@@ -16,6 +16,7 @@ from coupler.clock import Stopwatch
 from coupler.config import Case, read_case
 from coupler.controller import Controller
 from coupler.coupling.nodes import abort, on_first
+from coupler.coupling.script import Script
 from coupler.coupling.session import Session, SessionPlan
 from coupler.errors import ConfigError, CouplerError, FieldMismatch, LifecycleError, PluginError, did_you_mean
 from coupler.operator import Operator, Signature
@@ -53,6 +54,9 @@ class Coupling:
     elements : int, optional
         Most elements this rank asks about at once, where it knows. The place for them grows with what is asked,
         up to ``exchange.slot_elements``.
+    replay : Path, optional
+        The folder of a finished run that this one does again, without training and without anything that hangs on a
+        clock; the case is that run's. :func:`coupler.replay.compare` says whether it came out bitwise the same.
 
     Raises
     ------
@@ -71,10 +75,12 @@ class Coupling:
         out: Path | str | None = None,
         name: str = "coupling",
         elements: int | None = None,
+        replay: Path | str | None = None,
     ) -> None:
-        self.case = case if isinstance(case, Case) else read_case(case)
-        self.stopwatch = Stopwatch()
         self._comm = comm or MPI.COMM_WORLD
+        script = None if replay is None else on_first(self._comm, lambda: Script.read(replay))
+        self.case = script.case if script is not None else case if isinstance(case, Case) else read_case(case)
+        self.stopwatch = Stopwatch()
         named = {"operator": operators} if isinstance(operators, Operator) else dict(operators)
         most = self.case.exchange.slot_elements
         self._plan = SessionPlan(
@@ -84,7 +90,10 @@ class Coupling:
             out=None if out is None else Path(out),
             name=name,
             elements=min(_FIRST_ELEMENTS if elements is None else elements, most),
+            script=script,
         )
+        if script is not None:
+            script.check_operators(tuple(named))
         if self._plan.controller.asks:
             with self.stopwatch.timing("setup"):
                 on_first(self._comm, self._check_surrogate)

@@ -1,17 +1,18 @@
 """The journal: what the ranks write down while they run, the ledger together and the metrics on rank 0."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from mpi4py import MPI
 from numpy.typing import NDArray
 
-from coupler.controller import AuditedSums
+from coupler.coupling import entries
+from coupler.coupling.account import StepTotals
 from coupler.coupling.nodes import Nodes, on_first
-from coupler.coupling.route import CallRecord
+from coupler.coupling.route import Audits, CallRecord, Route
 from coupler.grid import wait
-from coupler.ledger import RECORD, LedgerFile
+from coupler.ledger import AUDIT, RECORD, UNANSWERED, UNANSWERED_IDS, LedgerFile
 from coupler.progress import MetricsFile, Progress
 from coupler.records import Event
 from coupler.runfolder import RunFolder
@@ -20,8 +21,16 @@ from coupler.runfolder import RunFolder
 _GATHER_STEPS = 100
 # Rank 0 writes metrics at most this often [s]: many lines at once cost little, and between steps every line a lot.
 _NOTE_SECONDS = 0.25
-# Opening the ledger takes a millisecond; rank 0 does it at most this often [s].
-_WRITE_SECONDS = 1.0
+# Rank 0 writes the ledger at most this often [s], and less often where writing takes long: every rank waits for it.
+_WRITE_SECONDS, _WRITE_SHARE = 1.0, 0.01
+# What ranks gather, in this order.
+_GATHERED: Mapping[str, np.dtype[np.void]] = {
+    "records": RECORD,
+    "audits": AUDIT,
+    "unanswered": UNANSWERED,
+    "unanswered_ids": UNANSWERED_IDS,
+}
+Table = NDArray[np.void]
 
 
 class Journal:
@@ -44,12 +53,16 @@ class Journal:
 
     def __init__(self, folder: RunFolder, nodes: Nodes, operators: Sequence[str]) -> None:
         self._comm = nodes.job
-        self._calls: list[tuple[int, CallRecord]] = []
+        self._calls: list[entries.OperatorCall] = []
+        self._audits: list[Table] = []
+        self._groups = entries.Groups(nodes.job.rank)
         self._gathering: _Gathering | None = None
-        self._gathered: list[NDArray[np.void]] = []
-        self._steps: list[Callable[[], Progress]] = []
+        self._gathered: list[Mapping[str, Table]] = []
+        self._lines: list[Callable[[], Progress]] = []
+        self._steps: list[entries.OperatorStep] = []
         self._events: list[Event] = []
         self._noted = self._written = time.monotonic()
+        self._cost = 0.0
         self._ledger: LedgerFile | None = None
         self._metrics: MetricsFile | None = None
 
@@ -61,7 +74,17 @@ class Journal:
 
     def record(self, operator: int, call: CallRecord) -> None:
         """Take one call of this rank. Collective: no."""
-        self._calls.append((operator, call))
+        self._calls.append(entries.OperatorCall(operator, call))
+
+    def watch(self, routes: Sequence[Route]) -> None:
+        """Note every audited answer of these routes by itself from now on. Collective: no."""
+        for operator, route in enumerate(routes):
+            route.on_audits = self._listener(operator)
+
+    def count(self, totals: StepTotals, bounds: Sequence[float]) -> None:
+        """Take what was counted in a step over all ranks, and where the certificates stand. Collective: no."""
+        if self._ledger is not None:
+            self._steps.append(entries.OperatorStep(totals, tuple(bounds)))
 
     def tell(self, event: Event) -> None:
         """Take an event, on every rank alike. Collective: no."""
@@ -79,7 +102,7 @@ class Journal:
         Collective: no.
         """
         if self._metrics is not None:
-            self._steps.append(progress)
+            self._lines.append(progress)
             if time.monotonic() - self._noted >= _NOTE_SECONDS:
                 self._note()
 
@@ -104,6 +127,8 @@ class Journal:
         self._gathering = _Gathering(self._comm, self._take_rows())
         self._complete()
         self._write()
+        if self._ledger is not None:
+            self._ledger.close()
         self._note()
 
     def close(self) -> None:
@@ -112,9 +137,24 @@ class Journal:
             self._note()
             self._metrics.close()
 
-    def _take_rows(self) -> NDArray[np.void]:
+    def _listener(self, operator: int) -> Callable[[Audits], None]:
+        def listen(audits: Audits) -> None:
+            rows = np.zeros(len(audits.ids), AUDIT)
+            rows["operator"] = operator
+            for name, values in zip(("step", "call", "id", "score", "error", "verdict"), audits, strict=True):
+                rows[name] = values
+            self._audits.append(rows)
+
+        return listen
+
+    def _take_rows(self) -> dict[str, Table]:
         calls, self._calls = self._calls, []
-        return _rows(calls, self._comm.rank)
+        audits, self._audits = self._audits, []
+        return {
+            "records": entries.records(calls, self._comm.rank),
+            "audits": np.concatenate(audits) if audits else np.empty(0, AUDIT),
+            **self._groups.rows(calls),
+        }
 
     def _complete(self) -> None:
         while self._gathering is not None:
@@ -127,70 +167,58 @@ class Journal:
             return
         self._gathering = None
         self._gathered.append(rows)
-        if time.monotonic() - self._written >= _WRITE_SECONDS:
+        if time.monotonic() - self._written >= max(_WRITE_SECONDS, self._cost / _WRITE_SHARE):
             self._write()
 
     def _note(self) -> None:
-        if self._metrics is not None and self._steps:
-            self._metrics.extend([progress() for progress in self._steps])
-        self._steps.clear()
+        if self._metrics is not None and self._lines:
+            self._metrics.extend([progress() for progress in self._lines])
+        self._lines.clear()
         self._noted = time.monotonic()
 
     def _write(self) -> None:
-        if self._ledger is not None and self._gathered:
-            self._ledger.append(np.concatenate(self._gathered))
-        self._gathered.clear()
+        started = time.monotonic()
+        if self._ledger is not None:
+            rows = {name: np.concatenate([one[name] for one in self._gathered]) for name in _GATHERED if self._gathered}
+            others = {"steps": entries.steps(self._steps), "events": entries.events(self._events)}
+            self._ledger.append(rows.pop("records", np.empty(0, RECORD)), rows | others)
+        for done in (self._gathered, self._steps, self._events):
+            done.clear()
         self._written = time.monotonic()
+        self._cost = self._written - started
 
 
 class _Gathering:
-    """Records on their way to rank 0, in two collectives: how many each rank has, then the records.
+    """Rows on their way to rank 0, in two collectives: how many bytes each rank has per table, then the rows.
 
     Whoever goes on with it a step later finds each complete, unless a rank is a whole step behind.
     """
 
-    def __init__(self, comm: MPI.Intracomm, mine: NDArray[np.void]) -> None:
-        self._comm, self._mine = comm, mine
-        self._length = np.array([mine.nbytes], np.int64)
-        self._lengths = np.zeros(comm.size, np.int64)
+    def __init__(self, comm: MPI.Intracomm, mine: Mapping[str, Table]) -> None:
+        self._comm = comm
+        parts = [mine[name].view(np.uint8) for name in _GATHERED]
+        self._mine = np.concatenate(parts)
+        self._length = np.array([part.size for part in parts], np.int64)
+        self._lengths = np.zeros((comm.size, len(parts)), np.int64)
         self._everyone: NDArray[np.uint8] | None = None
         self._request = comm.Igather(self._length, self._lengths)
 
-    def advance(self) -> NDArray[np.void] | None:
-        """Complete what is under way; give the records of all ranks on rank 0, and none elsewhere, when it was all."""
+    def advance(self) -> Mapping[str, Table] | None:
+        """Complete what is under way; give the rows of all ranks on rank 0, and none elsewhere, when it was all."""
         wait([self._request])
         if self._everyone is not None:
-            return self._everyone.view(RECORD)
-        self._everyone = np.empty(int(self._lengths.sum()) if self._comm.rank == 0 else 0, np.uint8)
-        arriving = (self._everyone, self._lengths) if self._comm.rank == 0 else None
-        self._request = self._comm.Igatherv(self._mine.view(np.uint8), arriving)
+            return self._sorted_out(self._everyone)
+        first = self._comm.rank == 0
+        self._everyone = np.empty(int(self._lengths.sum()) if first else 0, np.uint8)
+        arriving = (self._everyone, self._lengths.sum(axis=1)) if first else None
+        self._request = self._comm.Igatherv(self._mine, arriving)
         return None
 
-
-def _rows(calls: Sequence[tuple[int, CallRecord]], rank: int) -> NDArray[np.void]:
-    """Give records as the ledger has them."""
-    rows = np.zeros(len(calls), RECORD)
-    rows["operator"], rows["rank"] = [operator for operator, _ in calls], rank
-    for name in _SAME:
-        rows[name] = [getattr(call, name) for _, call in calls]
-    if calls:
-        rows["reasons"] = [call.reasons for _, call in calls]
-        sums = [AuditedSums.of(call.audit_rate, call.sums) for _, call in calls]
-        for name, attribute in _SUMS.items():
-            rows[name] = [getattr(one, attribute) for one in sums]
-    return rows
-
-
-# Columns that are called as in a call's record, and those that are called otherwise in its sums.
-_SAME = (
-    "step",
-    "call",
-    "threshold",
-    "audit_rate",
-    "version",
-    "truth_seconds",
-    "wait_seconds",
-    "model_seconds",
-    "hidden_seconds",
-)
-_SUMS = {"audits": "audits", "acceptable": "accepted", "loss": "loss", "exceedances": "exceedances"}
+    def _sorted_out(self, everyone: NDArray[np.uint8]) -> dict[str, Table]:
+        """Give what came, rank after rank and table after table, by table."""
+        ends = np.cumsum(self._lengths)[:-1]
+        parts = np.split(everyone, ends) if everyone.size else [everyone] * self._lengths.size
+        return {
+            name: np.concatenate(parts[place :: len(_GATHERED)]).view(dtype)
+            for place, (name, dtype) in enumerate(_GATHERED.items())
+        }

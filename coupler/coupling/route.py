@@ -1,7 +1,7 @@
 """The route of one operator on one rank: which elements the surrogate answers, which the truth, and why."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -36,6 +36,8 @@ Reasons = NDArray[np.uint8]
 Rows = NDArray[np.int64]
 
 _SUMS = len(AuditedSums(audit_rate=1.0, decisions=0).counts)
+# Why a question that would have been asked had no answer: these hang on a clock, or on what broke.
+_UNANSWERED = (Reason.TIMEOUT, Reason.SERVER_LOST)
 
 
 class Worker(Protocol):
@@ -94,6 +96,48 @@ class Piece:
     step: int
     call: int
 
+    def take(self, rows: "slice | Rows") -> "Piece":
+        """Give a part: by a slice the same memory, by positions copies of it."""
+        return Piece(self.inputs[rows], self.outputs[rows], self.ids[rows], self.dt, self.step, self.call)
+
+
+class Audits(NamedTuple):
+    """The audited answers of one piece, one by one, for ledgers that want them.
+
+    Attributes
+    ----------
+    step, call : int
+        The step, and the number of the call within it.
+    ids : ndarray (n,) of int64
+        Global ids.
+    score, error : ndarray (n,)
+        What the answer claimed of itself, and how wrong it was [tolerances].
+    verdicts : ndarray (n,) of uint8
+        What the gate said, as a :class:`Reason`.
+    """
+
+    step: int
+    call: int
+    ids: NDArray[np.int64]
+    score: Floats
+    error: Floats
+    verdicts: Reasons
+
+
+class Unanswered(NamedTuple):
+    """Elements of a call that went without an answer.
+
+    Attributes
+    ----------
+    reason : Reason
+        Why.
+    ranges : ndarray (k, 2) of int64
+        Their ids, from the first number of each pair up to and without the second, ascending.
+    """
+
+    reason: Reason
+    ranges: NDArray[np.int64]
+
 
 class CallRecord(NamedTuple):
     """What one call did on this rank, for the ledger.
@@ -112,6 +156,10 @@ class CallRecord(NamedTuple):
         Time of the truth, of waiting for answers, and of the model for the batches they travelled in [s].
     hidden_seconds : float
         Time that passed between questions and their answers while this rank did other work [s].
+    stopped : bool
+        Whether nothing was accepted in this step.
+    unanswered : sequence of Unanswered
+        Who went without an answer; a tail of the call's elements, unless the run follows a script.
     """
 
     step: int
@@ -125,6 +173,8 @@ class CallRecord(NamedTuple):
     wait_seconds: float
     model_seconds: float
     hidden_seconds: float
+    stopped: bool = False
+    unanswered: Sequence[Unanswered] = ()
 
 
 @dataclass(slots=True)
@@ -158,6 +208,10 @@ class Route:
         Computes every truth; this rank alone, unless somebody else is put in its place.
     counts : Counts
         Of the present step.
+    absent : callable or None
+        Says who goes without an answer in a call, in a run that follows a script; nobody does if it is left out.
+    on_audits : callable or None
+        Told of the audited answers one by one.
     on_truth : callable or None
         Told of every piece and its reasons once its outputs are there; both are good until it returns.
     elements, asked_elements : int
@@ -207,6 +261,8 @@ class Route:
         self.challenger = 0
         self.off = False
         self.counts = Counts(CountsShape(len(operator.signature.outputs), regions))
+        self.absent: Callable[[int, int, NDArray[np.int64]], Reasons | None] | None = None
+        self.on_audits: Callable[[Audits], None] | None = None
         self.on_truth: Callable[[Piece, Reasons], None] | None = None
         self.elements = self.typical_elements = self.asked_elements = 0
         self.typical_seconds = self.truth_seconds = self.asked_seconds = 0.0
@@ -217,6 +273,8 @@ class Route:
         self._atol, self._rtol = np.array(operator.signature.atol), np.array(operator.signature.rtol)
         self._gate: Gate | None = None
         self._spent = _Spent()
+        self._unanswered: list[Unanswered] = []
+        self._silent = _ranges(np.empty(0, np.int64))
         self._space = _workspace(0, self._n_in)
         self._no_truth = np.empty((0, self._n_out))
         self._own = self._offered = np.empty((0, self._n_in))
@@ -271,8 +329,9 @@ class Route:
 
         Collective: no.
         """
-        count, start, space = len(inputs), 0, self._space
+        count, space = len(inputs), self._space
         self._spent = spent = _Spent()
+        self._unanswered = []
         self.elements += count
         closed = self._closed()
         if closed is not None:
@@ -280,20 +339,16 @@ class Route:
             reasons[closed] = sums[0] = count
             self.counts.reasons[closed] += count
             self.counts.audited[0] += count
+            if closed in _UNANSWERED:
+                self._note_unanswered(closed, ids)
             if count:
                 self._close(Piece(inputs, outputs, ids, dt, step, call), closed)
             return self._record(step, call, reasons, sums)
         space.by_reason.fill(0)
         space.sums.fill(0)
-        while start < count:
-            # Asked every time: a slot may have grown with the question before.
-            stop = count if self.transport is None else start + self.transport.room(count - start)
-            if stop - start == count:
-                piece = Piece(inputs, outputs, ids, dt, step, call)
-            else:
-                piece = Piece(inputs[start:stop], outputs[start:stop], ids[start:stop], dt, step, call)
-            self._decide(piece)
-            start = stop
+        call_whole = Piece(inputs, outputs, ids, dt, step, call)
+        if self.absent is None or not self._follow(call_whole, self.absent):
+            self._go_through(call_whole)
         self.counts.reasons += space.by_reason
         self.counts.audited += space.sums
         self.asked_seconds += spent.gather + spent.wait + spent.gate
@@ -303,6 +358,11 @@ class Route:
         self._stopwatch.charge("wait", spent.wait)
         self._stopwatch.charge("gate", spent.gate)
         return self._record(step, call, space.by_reason.tolist(), space.sums.tolist())
+
+    @property
+    def loss_bound(self) -> float:
+        """Certified mean loss per decision, as of the last step taken in."""
+        return self.controller.certificate.loss_bound(self.state.tally)
 
     @property
     def audit_rate(self) -> float:
@@ -325,6 +385,8 @@ class Route:
             spent.wait,
             spent.model,
             spent.hidden,
+            state.stopped,
+            self._unanswered,
         )
 
     def _closed(self) -> Reason | None:
@@ -343,17 +405,62 @@ class Route:
         # One question may be late, its slot is taken: go on without asking until the server has come round to it.
         return Reason.TIMEOUT if self.transport.busy else None
 
-    def _decide(self, piece: Piece) -> None:
-        """Route one piece. Before its answer nothing is known of a question but its audits: they fill the wait."""
+    def _go_through(self, whole: Piece) -> None:
+        """Decide on all elements, as many at once as can be asked about; after one silence nobody is asked any more.
+
+        So what went unanswered is a tail of the call, and the counts of the call say which elements that is.
+        """
+        count, start = len(whole.ids), 0
+        while start < count:
+            # Asked every time: a slot may have grown with the question before.
+            stop = count if self.transport is None else start + self.transport.room(count - start)
+            first, closed = start, self._closed()
+            silence = closed or self._decide(whole if stop - start == count else whole.take(slice(start, stop)))
+            start = stop
+            if silence is not None:
+                self._note_unanswered(silence, whole.ids[first:])
+                self._leave(whole.take(slice(first if closed else stop, count)), silence)
+                return
+
+    def _follow(self, whole: Piece, absent: Callable[[int, int, NDArray[np.int64]], Reasons | None]) -> bool:
+        """Let those go without an answer that did so before, whoever they are here, and decide on the others."""
+        reasons = absent(whole.step, whole.call, whole.ids)
+        if reasons is None:
+            return False
+        for reason in map(Reason, np.unique(reasons).tolist()):
+            rows = np.flatnonzero(reasons == reason)
+            part = whole.take(rows)
+            if reason is Reason.ACCEPTED:
+                self._go_through(part)
+            else:
+                self._leave(part, reason)
+                self._note_unanswered(reason, part.ids)
+            whole.outputs[rows] = part.outputs
+        return True
+
+    def _leave(self, piece: Piece, reason: Reason) -> None:
+        """Count elements that are not asked about in a call that others are, and compute their truth."""
+        if not len(piece.ids):
+            return
+        self._space.by_reason[reason] += len(piece.ids)
+        self._space.sums[0] += len(piece.ids)
+        self._close(piece, reason)
+
+    def _note_unanswered(self, reason: Reason, ids: NDArray[np.int64]) -> None:
+        """Note who went without; of what is the same in every call, as without a server, one copy is kept."""
+        ranges = _ranges(ids)
+        if not np.array_equal(ranges, self._silent):
+            self._silent = ranges
+        self._unanswered.append(Unanswered(reason, self._silent))
+
+    def _decide(self, piece: Piece) -> Reason | None:
+        """Route one piece, and say why it had no answer, if so.
+
+        Before its answer nothing is known of a question but its audits: they fill the wait.
+        """
         count = len(piece.ids)
         if len(self._space.reasons) < count:
             self._space = _workspace(count, self._n_in, self._space)
-        closed = self._closed()
-        if closed is not None:  # since the piece before, whose answer did not come
-            self._space.by_reason[closed] += count
-            self._space.sums[0] += count
-            self._close(piece, closed)
-            return
         self._ask(piece)
         audits = self._toss(piece)
         truth = self._typical_truth(self._space.rest_inputs[:audits], piece.dt) if audits else self._no_truth
@@ -368,6 +475,7 @@ class Route:
             self.on_truth(piece, self._space.reasons[:count])
         if len(defence):
             self._try_challenger(piece, defence, truth)
+        return None if answer.arrived else answer.reason
 
     def _close(self, piece: Piece, reason: Reason) -> None:
         """Compute the truth of everything without asking."""
@@ -441,6 +549,8 @@ class Route:
         audits = len(truth)
         self._measure(answer.mean, score, space.audited[:audits], space.verdicts[:audits], truth)
         self._watch(piece, answer, truth)
+        if self.on_audits is not None and audits:
+            self.on_audits(self._audits(piece, answer.mean, score, truth))
         self._spent.gate += time.perf_counter() - started
         if left:
             rest, rest_truth = space.rest[:left], self._truth(space.rest_inputs[:left], piece.dt)
@@ -448,6 +558,11 @@ class Route:
             started = time.perf_counter()
             self._measure(answer.mean, score, rest, space.reasons[rest], rest_truth)
             self._spent.gate += time.perf_counter() - started
+
+    def _audits(self, piece: Piece, mean: Floats, score: Floats, truth: Floats) -> Audits:
+        rows, verdicts = self._space.audited[: len(truth)], self._space.verdicts[: len(truth)]
+        error = self.operator.signature.error(mean[rows], truth)
+        return Audits(piece.step, piece.call, piece.ids[rows], score[rows], error, verdicts.copy())
 
     def _barred(self, piece: Piece) -> NDArray[np.bool_]:
         """Say which elements lie in a region under alarm; nobody is looked at while there is none."""
@@ -519,6 +634,16 @@ class Route:
         outputs = np.ascontiguousarray(self.workshop.evaluate(inputs, dt))
         self._spent.truth += time.perf_counter() - started
         return outputs
+
+
+def _ranges(ids: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Give ids, in whatever order, as ascending ranges (k, 2)."""
+    if not len(ids):
+        return np.empty((0, 2), np.int64)
+    ordered = np.sort(ids)
+    edges = np.flatnonzero(np.diff(ordered) != 1)
+    firsts, lasts = np.append(0, edges + 1), np.append(edges, len(ordered) - 1)
+    return np.stack([ordered[firsts], ordered[lasts] + 1], axis=1)
 
 
 def _workspace(count: int, n_in: int, before: Workspace | None = None) -> Workspace:

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -12,6 +11,7 @@ from coupler.coupling.nodes import Nodes, together
 from coupler.coupling.route import Route
 from coupler.exchange import Arena, ArenaLayout, InProcessTransport, SharedTransport, SlotShape, Transport
 from coupler.learning.registry import Registry
+from coupler.serving.agreement import load_as_agreed
 from coupler.serving.answering import ModelPlan, check_folder
 from coupler.serving.cluster import Cluster
 from coupler.serving.placement import CoreMap, Home, all_cores, plan
@@ -46,7 +46,7 @@ class NodeServices:
     """
 
     def __init__(self, case: Case, nodes: Nodes, routes: Mapping[str, Route], elements: int, models: Path) -> None:
-        self._nodes, self._routes, self._names = nodes, routes, tuple(routes)
+        self._nodes, self._routes = nodes, routes
         together(nodes.job, lambda: check_folder(models))
         self._registry = Registry(models)
         shapes = [_slot_shape(index, route, elements) for index, route in enumerate(routes.values())]
@@ -131,22 +131,43 @@ class NodeServices:
             most = case.exchange.slot_elements
             return [SharedTransport(arena, first + index, most) for index in range(len(shapes))]
         torch.set_num_threads(1)  # chunks are dealt out to threads instead, as servers do
-        device = choose_device(case.surrogate.device)
-        return [self._inprocess(case, shape, device) for shape in shapes]
+        lines = OwnLines(case, self._registry)
+        routes = zip(self._routes.items(), shapes, strict=True)
+        return [lines.to(name, route, shape.capacity) for (name, route), shape in routes]
 
-    def _inprocess(self, case: Case, shape: SlotShape, device: torch.device) -> Transport:
-        timed = case.learning.mode != "deterministic"
-        wanted = case.surrogate
-        predictor = Predictor(shape.n_in, shape.n_out, device, wanted.threads, form=wanted.form, timed=timed)
-        name = self._names[shape.operator]
+
+class OwnLines:
+    """Lines to models inside this rank.
+
+    Parameters
+    ----------
+    case : Case
+        The effective case.
+    registry : Registry
+        Where versions are loaded from.
+
+    Raises
+    ------
+    ConfigError
+        If the device that the case asks for is not here.
+    """
+
+    def __init__(self, case: Case, registry: Registry) -> None:
+        self._case, self._registry = case, registry
+        self._device = choose_device(case.surrogate.device)
+
+    def to(self, name: str, route: Route, elements: int = 1) -> Transport:
+        """Give a line to an operator's models, with room for so many elements at least."""
+        timed = self._case.learning.mode != "deterministic"
+        wanted = self._case.surrogate
+        # Memory that is never written to costs nothing, so there is no need to grow.
+        shape = _slot_shape(0, route, max(elements, self._case.exchange.slot_elements))
+        predictor = Predictor(shape.n_in, shape.n_out, self._device, wanted.threads, form=wanted.form, timed=timed)
 
         def load(version: int) -> None:
-            card = self._registry.card(name, version)
-            predictor.load(version, self._registry.load(card), card)
+            load_as_agreed(predictor, self._registry, self._registry.card(name, version))
 
-        # Memory that is never written to costs nothing, so there is no need to grow.
-        most = max(shape.capacity, case.exchange.slot_elements)
-        return InProcessTransport(replace(shape, capacity=most), predictor.predict, load)
+        return InProcessTransport(shape, predictor.predict, load)
 
 
 def _slot_shape(index: int, route: Route, elements: int) -> SlotShape:

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,16 +21,19 @@ from coupler.coupling.journal import Journal
 from coupler.coupling.nodes import Nodes, on_first, together
 from coupler.coupling.reduction import StepReduction
 from coupler.coupling.route import Route
+from coupler.coupling.script import Script
 from coupler.coupling.sharing import SharingSwitch, open_workshop
 from coupler.coupling.statement import Results, statement
 from coupler.errors import CouplerError, FieldMismatch
 from coupler.exchange.sharing import Bench
 from coupler.operator import Operator
 from coupler.progress import Progress
+from coupler.records import Event, EventKind
 from coupler.runfolder import claim
 from coupler.summary import ModelSummary, Summary
 
 if TYPE_CHECKING:
+    from coupler.coupling.following import Follower
     from coupler.coupling.learner import Learner
     from coupler.learning.registry import ModelCard
 
@@ -66,6 +69,8 @@ class SessionPlan:
         What the default run folder is named after.
     elements : int
         Most elements this rank asks about at once.
+    script : Script or None
+        The run that this one does again, if it does.
     """
 
     case: Case
@@ -74,6 +79,7 @@ class SessionPlan:
     out: Path | None
     name: str
     elements: int
+    script: Script | None = None
 
 
 class Session:
@@ -115,9 +121,11 @@ class Session:
             if self._nodes.first:
                 failed.callback(self.folder.abandon)
             self._benches = self._start_sharing()
-            self._learners: list[Learner] = self._start_learning(started) if plan.controller.asks else []
             self._journal = Journal(self.folder, self._nodes, tuple(plan.operators))
             started.callback(self._journal.close)
+            self._learners: Sequence[Learner | Follower] = self._start_learning(started) if plan.controller.asks else []
+            if plan.case.output.ledger == "audits":
+                self._journal.watch(self.routes)
             # Where no model can ever take over, nothing hangs on a step's sums, and books are kept for many at once:
             # after the truth of a step every line of Python has left the caches, and costs five times as much.
             self._bookish = bool(self._benches) or any(learner.learns for learner in self._learners)
@@ -222,13 +230,17 @@ class Session:
             regions=case.controller.regions if self._plan.controller.asks else 0,
         )
 
-    def _start_learning(self, started: ExitStack) -> "list[Learner]":
+    def _start_learning(self, started: ExitStack) -> "Sequence[Learner | Follower]":
         # Imported here: a run of physics alone needs neither torch nor Ray.
+        from coupler.coupling.following import follow
         from coupler.coupling.learner import Learner, LearnerPlan
         from coupler.coupling.services import NodeServices
 
         plan = self._plan
         routes = dict(zip(plan.operators, self.routes, strict=True))
+        if (script := plan.script) is not None:
+            on_first(self._nodes.job, lambda: script.copy_models(self.folder.models))
+            return follow(script, routes, self.folder.models, started, self._journal.tell)
         services = NodeServices(plan.case, self._nodes, routes, plan.elements, self.folder.models)
         started.callback(services.close)
         return [
@@ -260,7 +272,7 @@ class Session:
             route.counts.shared_elements += tally.elements
             route.counts.shared_nanoseconds += tally.nanoseconds
             route.counts.sharing_nanoseconds += tally.overhead
-        self._setting = tuple(StepSetting(route.audit_rate, route.state.version) for route in self.routes)
+        self._setting = tuple(StepSetting.of(route) for route in self.routes)
         numbers = [route.counts.numbers for route in self.routes]
         self._reduction.start(numbers[0] if len(numbers) == 1 else np.concatenate(numbers))
         for route in self.routes:
@@ -301,9 +313,12 @@ class Session:
             shapes = [route.counts.shape for route in self.routes]
             parts = np.split(numbers, np.cumsum([shape.length for shape in shapes])[:-1])
             counts = tuple(Counts(shape, part) for shape, part in zip(shapes, parts, strict=True))
-            if step > self._step and not any(totals.elements for totals in counts):
+            if step > self._step and not any(one.elements for one in counts):
                 continue  # nothing was decided after the last end of a step
-            self._account.add(StepTotals(step, counts, setting))
+            totals = StepTotals(step, counts, setting)
+            self._account.add(totals)
+            if self._plan.controller.asks:
+                self._journal.count(totals, [route.loss_bound for route in self.routes])
             self._journal.note(self._account.moment(seconds).progress)
             self._switch_sharing(counts)
         self._unread.clear()
@@ -334,3 +349,5 @@ class Session:
         self._models.append(
             ModelSummary(operator=card.operator, version=card.version, step=self._step + 1, sha256=card.sha256)
         )
+        said = f"version {card.version} of {card.operator} answers, with a first threshold of {card.threshold:.3g}"
+        self._journal.tell(Event(self._step + 1, index, EventKind.PROMOTED, card.version, said))

@@ -13,7 +13,7 @@ from safetensors.torch import load as read_tensors
 from safetensors.torch import save as tensors_as_bytes
 
 from coupler import plugin
-from coupler.atomic import replacing
+from coupler.atomic import creating, replacing
 from coupler.errors import CouplerError, did_you_mean
 from coupler.operator import Signature
 from coupler.surrogate import Surrogate
@@ -70,7 +70,7 @@ class ModelCard(BaseModel):
 
 
 class Registry:
-    """The models of a run, ``NAME-v0001.safetensors`` and ``NAME-v0001.json`` in one folder.
+    """The models of a run, ``NAME-v0001.safetensors``, ``.json`` and ``.form`` in one folder.
 
     Parameters
     ----------
@@ -175,6 +175,46 @@ class Registry:
                 "has changed since they were trained; use its old version, or train again."
             ) from error
         return surrogate
+
+    def check(self, card: ModelCard) -> None:
+        """See to it that the weights of a version are there, and are those its card names.
+
+        Raises
+        ------
+        CouplerError
+            If not.
+        """
+        _read_checked(self._weights_path(card), card)
+
+    def agree_on_form(self, card: ModelCard, form: str) -> str:
+        """Say in which form a version answers, which is the same wherever it is loaded: that of whoever asks first.
+
+        Forms differ in the last bits, and which is the fastest hangs on a clock; with one form for all, what a run
+        did can be done again.
+
+        Parameters
+        ----------
+        card : ModelCard
+            The version.
+        form : str
+            What this process would run it in.
+
+        Returns
+        -------
+        str
+            What all run it in.
+
+        Collective: no; any number of processes may ask at the same time.
+        """
+        path = self._card_path(card.operator, card.version).with_suffix(".form")
+        with creating(path) as temporary:
+            temporary.write_text(form + "\n", encoding="utf-8")
+        return path.read_text(encoding="utf-8").strip()
+
+    def form(self, card: ModelCard) -> str | None:
+        """Give the form that was agreed on for a version; None before anybody loaded it."""
+        path = self._card_path(card.operator, card.version).with_suffix(".form")
+        return path.read_text(encoding="utf-8").strip() if path.is_file() else None
 
     def _card_path(self, operator: str, version: int) -> Path:
         return self._folder / f"{operator}-v{version:04d}.json"

@@ -15,6 +15,7 @@ from coupler.errors import ConfigError
 from coupler.exchange.guard import Guard
 from coupler.learning.registry import Registry
 from coupler.records import Rows
+from coupler.serving.agreement import load_as_agreed
 from coupler.serving.cuda import PageLock
 from coupler.serving.predictor import Predictor, choose_device
 
@@ -100,10 +101,10 @@ class Models:
     def load(self, operator: int, version: int) -> None:
         """Load a version from the registry; it may be asked once this has returned."""
         card = self._registry.card(self._operators[operator], version)
-        predictor, surrogate = self._predictors[operator], self._registry.load(card)
+        predictor = self._predictors[operator]
         # A forward must not be recorded on a GPU while another one runs there.
         with self._answering if self._device.type == "cuda" else nullcontext():
-            predictor.load(version, surrogate, card)
+            load_as_agreed(predictor, self._registry, card)
         _log.info("%s, version %d: %s", card.operator, version, predictor.choices[version].sentence)
 
     def answer(self, operator: int, version: int, parts: Sequence[Rows]) -> float:

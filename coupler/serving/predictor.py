@@ -66,7 +66,9 @@ class Predictor:
         """What was measured and chosen for every loaded version."""
         return {version: loaded.choice for version, loaded in self._versions.items()}
 
-    def load(self, version: int, surrogate: Surrogate, card: ModelCard | None = None) -> None:
+    def load(
+        self, version: int, surrogate: Surrogate, card: ModelCard | None = None, *, form: str | None = None
+    ) -> None:
         """Take a version in, choose its form, and let the oldest version go.
 
         A model that cannot answer is loaded all the same: it says so when it is asked.
@@ -79,14 +81,16 @@ class Predictor:
             The model.
         card : ModelCard, optional
             What is known of it: it is tried on rows of the range it was trained on.
+        form : str, optional
+            The form of this version, whatever it is like.
 
         Raises
         ------
         PluginError
-            If the form that the case asks for cannot be had.
+            If the form that is asked for cannot be had.
         """
         samples = sample_rows(surrogate.signature, card)
-        found = choose_form(self._device, surrogate.eval(), samples, form=self._form, timed=self._timed)
+        found = choose_form(self._device, surrogate.eval(), samples, form=form or self._form, timed=self._timed)
         self._versions[version] = _Loaded(*found)
         self._versions.move_to_end(version)  # one that is loaded again is not the oldest any more
         while len(self._versions) > _KEPT_VERSIONS:
