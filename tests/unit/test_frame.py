@@ -68,7 +68,7 @@ def test_conda_and_pip_say_the_same() -> None:
 
 
 def test_what_is_imported_is_declared_and_what_is_declared_is_imported() -> None:
-    names_of = packages_distributions() | {"pandas": ["pandas"]}  # an extra, which need not be here
+    names_of = {**packages_distributions(), "pandas": ["pandas"]}  # an extra, which need not be here
     files = [path for folder in ("coupler", "kernels", "models") for path in (ROOT / folder).rglob("*.py")]
 
     roots = set().union(*(_imported(path) for path in files)) - sys.stdlib_module_names - {"coupler"}

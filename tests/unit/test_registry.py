@@ -59,6 +59,17 @@ def test_a_registered_model_answers_the_same_when_loaded(tmp_path: Path) -> None
     assert sorted(path.name for path in tmp_path.iterdir()) == ["reaction-v0001.json", "reaction-v0001.safetensors"]
 
 
+def test_all_run_a_version_in_the_form_of_whoever_asked_first(tmp_path: Path) -> None:
+    card = _registered(tmp_path)
+    assert Registry(tmp_path).form(card) is None
+
+    agreed = [Registry(tmp_path).agree_on_form(card, form) for form in ("fused", "eager")]
+
+    assert agreed == ["fused", "fused"]
+    assert Registry(tmp_path).form(card) == "fused"
+    assert Registry(tmp_path).versions("reaction") == [1]
+
+
 def test_versions_count_from_one_per_operator(tmp_path: Path) -> None:
     registry = Registry(tmp_path)
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from coupler.clock import Stopwatch
 from coupler.controller import Controller, Limits, Mode, audited_sums, judge, losses, tosses
-from coupler.coupling.route import CallRecord, Piece, Route
+from coupler.coupling.route import Audits, CallRecord, Piece, Route
 from coupler.errors import CouplerError
 from coupler.exchange import Answer, InProcessTransport, SlotShape, Transport
 from coupler.field import Field
@@ -47,8 +47,10 @@ def _predict(parts: Sequence[Rows], version: int) -> None:
 class Line(Transport):
     """A line whose far end a test plays: it answers, or leaves the question lying."""
 
-    def __init__(self, *, reason: Reason = Reason.ACCEPTED, turnaround: float = 0.0, most: int = CAPACITY) -> None:
-        self.reason, self.turnaround = reason, turnaround
+    def __init__(
+        self, *, reason: Reason = Reason.ACCEPTED, turnaround: float = 0.0, most: int = CAPACITY, first: int = 0
+    ) -> None:
+        self.reason, self.turnaround, self.first = reason, turnaround, first
         self.capacity = most
         self._place = np.zeros((1, 2))
         self._owes = False
@@ -63,8 +65,9 @@ class Line(Transport):
         self.asked.append(self._place[:count].copy())
 
     def answer(self, deadline: float) -> Answer:
-        self._owes = self.reason is not Reason.ACCEPTED
-        return Answer(self.reason, *_say(self.asked[-1], DT), 0.0, self.turnaround)
+        reason = Reason.ACCEPTED if len(self.asked) <= self.first else self.reason
+        self._owes = reason is not Reason.ACCEPTED
+        return Answer(reason, *_say(self.asked[-1], DT), 0.0, self.turnaround)
 
     def prepare(self, version: int) -> None: ...
 
@@ -244,6 +247,65 @@ def test_an_answer_that_does_not_come_leaves_the_truth_for_everything(reason: Re
     assert len(line.asked) == 1  # nobody is asked while an answer is owed
     np.testing.assert_array_equal(np.concatenate(told), reason)
     assert route.counts.audited[0] == route.counts.reasons[reason] == 2 * count
+
+
+@pytest.mark.parametrize("reason", [Reason.TIMEOUT, Reason.SERVER_LOST])
+def test_after_one_silence_the_rest_of_a_call_is_not_asked_about(reason: Reason) -> None:
+    line = Line(reason=reason, first=2)
+    route, (inputs, ids) = _route(transport=line), _elements(5 * CAPACITY)
+
+    outputs, record = _evaluate(route, inputs, ids)
+
+    assert len(line.asked) == 3
+    answered, left = slice(None, 2 * CAPACITY), slice(2 * CAPACITY, None)
+    np.testing.assert_array_equal(outputs[answered], _expected(route, inputs[answered], ids[answered])[0])
+    np.testing.assert_array_equal(outputs[left], _truth(inputs[left], DT))
+    assert record.reasons[reason] == 3 * CAPACITY
+    assert sum(record.reasons) == record.sums[0] == 5 * CAPACITY
+    ((said, ranges),) = record.unanswered
+    assert said is reason
+    assert ranges.tolist() == [[ids[left][0], ids[-1] + 1]]
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+def test_who_went_without_an_answer_goes_without_again_whoever_has_the_element(ranks: int) -> None:
+    count = 5 * CAPACITY
+    route, (inputs, ids) = _route(transport=Line(reason=Reason.TIMEOUT, first=2)), _elements(count)
+    outputs, record = _evaluate(route, inputs, ids)
+    ((_, ranges),) = record.unanswered
+
+    def absent(step: int, call: int, ids: NDArray[np.int64]) -> NDArray[np.uint8] | None:
+        assert (step, call) == (STEP, CALL)
+        inside = (ids >= ranges[0, 0]) & (ids < ranges[0, 1])
+        return np.where(inside, Reason.TIMEOUT, Reason.ACCEPTED).astype(np.uint8) if inside.any() else None
+
+    again, reasons, sums = np.empty_like(outputs), np.zeros(len(Reason), np.int64), np.zeros(8, np.int64)
+    for rank in range(ranks):
+        route, rows = _route(), np.arange(rank, count, ranks)
+        route.absent = absent
+        again[rows], part = _evaluate(route, inputs[rows], ids[rows])
+        reasons, sums = reasons + part.reasons, sums + part.sums
+
+    np.testing.assert_array_equal(again, outputs)
+    assert reasons.tolist() == record.reasons
+    assert sums.tolist() == record.sums
+
+
+def test_audits_are_told_one_by_one_where_somebody_listens() -> None:
+    route, (inputs, ids) = _route(), _elements(900)
+    told: list[Audits] = []
+    route.on_audits = told.append
+
+    _, record = _evaluate(route, inputs, ids)
+
+    audited = tosses(0.1, SEED, STEP, CALL, ids)
+    mean, score = _say(inputs, DT)
+    np.testing.assert_array_equal(np.concatenate([one.ids for one in told]), ids[audited])
+    np.testing.assert_array_equal(np.concatenate([one.score for one in told]), score[audited])
+    error = OPERATOR.signature.error(mean[audited], _truth(inputs, DT)[audited])
+    np.testing.assert_array_equal(np.concatenate([one.error for one in told]), error)
+    assert {(one.step, one.call) for one in told} == {(STEP, CALL)}
+    assert sum(len(one.verdicts) for one in told) == record.reasons[Reason.AUDIT]
 
 
 def test_an_answer_that_must_come_and_does_not_ends_the_run() -> None:

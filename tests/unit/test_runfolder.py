@@ -12,7 +12,7 @@ from coupler.errors import ConfigError
 from coupler.runfolder import RunFolder, claim, describe_environment
 
 FILES = ["case.toml", "environment.json", "fields.h5", "ledger.h5", "metrics.jsonl", "summary.json"]
-NAMES = [*FILES, "samples", "models"]
+NAMES = [*FILES, "ledger", "samples", "models"]
 
 CLAIM = """
 import sys
@@ -150,6 +150,7 @@ def test_an_abandoned_claim_leaves_nothing_of_ours_and_everything_of_others(tmp_
     for name in ("gone", "kept"):
         folder = claim(tmp_path / name, "bz", Case())
         folder.ledger.touch()
+        folder.segments.mkdir()
         folder.abandon()
 
     assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")) == ["kept", "kept/log.txt"]

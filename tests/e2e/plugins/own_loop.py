@@ -21,7 +21,8 @@ def main():
         "pair": Operator(decay, inputs=("a", "b"), outputs=("a", "b"), atol=1e-6, rtol=1e-6),
         "one": Operator(decay, inputs=("c",), outputs=("c",), atol=1e-6, rtol=1e-6),
     }
-    with Coupling(operators, case=sys.argv[1], out="run") as coupling:
+    out, replay = ("run", None) if len(sys.argv) == 2 else (sys.argv[2], "run")
+    with Coupling(operators, case=sys.argv[1], out=out, replay=replay) as coupling:
         for step in range(STEPS):
             for name, columns in (("pair", 2), ("one", 1)):
                 count = 0 if (rank + step) % 3 == 0 else numbers.integers(1, MOST)
