@@ -183,19 +183,20 @@ class _Groups:
 def _added_up(rows: Table, *, by_rank: bool) -> _Groups:
     names = ("step", "call", "operator", "rank")[: 4 if by_rank else 3]
     keys = np.stack([rows[name].astype(np.int64) for name in names], axis=1)
-    starts = np.flatnonzero(np.append(True, (keys[1:] != keys[:-1]).any(axis=1))) if len(rows) else np.empty(0, np.intp)
-    counted = {reason.name.lower(): rows["reasons"][:, reason] for reason in Reason} | {
-        name: rows[name] for name in _SUMS
-    }
-    columns: dict[str, NDArray[np.generic]] = {}
-    for name, values in counted.items():
-        columns[name] = np.add.reduceat(values, starts) if len(rows) else values
-    for name in _HELD:  # the least and the largest: whatever differs on one rank only shows as well
-        for kind in (np.minimum, np.maximum):
-            columns[f"{name}{'' if kind is np.minimum else ' '}"] = (
-                kind.reduceat(rows[name], starts) if len(rows) else rows[name]
-            )
+    starts = np.flatnonzero((keys[1:] != keys[:-1]).any(axis=1)) + 1
+    starts = np.append(0, starts) if len(rows) else starts
+    counted = {reason.name.lower(): rows["reasons"][:, reason] for reason in Reason}
+    counted |= {name: rows[name] for name in _SUMS}
+    columns = {name: _over(np.add, values, starts) for name, values in counted.items()}
+    # The least and the largest: whatever differs on one rank only shows as well.
+    columns |= {name: _over(np.minimum, rows[name], starts) for name in _HELD}
+    columns |= {f"largest {name}": _over(np.maximum, rows[name], starts) for name in _HELD}
     return _Groups(keys[starts], columns)
+
+
+def _over(kind: np.ufunc, values: NDArray[np.generic], starts: NDArray[np.intp]) -> NDArray[np.generic]:
+    reduced: NDArray[np.generic] = kind.reduceat(values, starts) if len(values) else values
+    return reduced
 
 
 def _records(both: Sequence[_Groups], operators: Sequence[str]) -> str:
@@ -210,7 +211,7 @@ def _records(both: Sequence[_Groups], operators: Sequence[str]) -> str:
     row = int(np.argmax(anywhere))
     name = next(name for name, where in differs.items() if where[row])
     was, is_now = before.columns[name][row], after.columns[name][row]
-    return f"{_place(before.keys[row], operators)}: {name.strip()} was {was} and is {is_now}"
+    return f"{_place(before.keys[row], operators)}: {name} was {was} and is {is_now}"
 
 
 def _steps(ledgers: Sequence[Ledger], operators: Sequence[str]) -> str:

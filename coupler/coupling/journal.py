@@ -37,7 +37,7 @@ class Journal:
     """Ledger records of this rank, gathered to rank 0 every now and then; one line of metrics per step.
 
     Both files can be read at every moment, and what they hold is whole; metrics are at most half a second old
-    when a step ends, the ledger as old as its last gathering.
+    when a step ends, the ledger about as old as its last gathering.
 
     Parameters
     ----------
@@ -127,12 +127,12 @@ class Journal:
         self._gathering = _Gathering(self._comm, self._take_rows())
         self._complete()
         self._write()
-        if self._ledger is not None:
-            self._ledger.close()
         self._note()
 
     def close(self) -> None:
-        """Close the metrics; records that were not flushed are not written. Collective: no."""
+        """Close metrics and ledger; records that were not flushed are not written. Collective: no."""
+        if self._ledger is not None:
+            self._ledger.close()
         if self._metrics is not None:
             self._note()
             self._metrics.close()

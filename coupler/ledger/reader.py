@@ -1,5 +1,7 @@
 """Reading a ledger: its tables as arrays or data frames, during the run or after it."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -150,29 +152,20 @@ def _span(rows: Table) -> str:
     return f", steps {rows['step'].min()} to {rows['step'].max()}"
 
 
-class _opened:  # noqa: N801 a context, as open() is
-    """An HDF5 file for reading; whatever goes wrong with it while it is open becomes one sentence that names it."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __enter__(self) -> h5py.File:
-        if not self._path.is_file():
-            raise CouplerError(
-                f"{self._path} is missing, without which nobody can say what the run decided: give the folder of a "
-                "run, or its ledger.h5 with the folder ledger beside it."
-            )
-        try:
-            # Without a lock: files of a ledger are replaced, never changed.
-            self._file = h5py.File(self._path, "r", locking=False)
-        except OSError as error:
-            raise CouplerError(_unreadable(self._path, error)) from error
-        return self._file
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        self._file.close()
-        if isinstance(error, OSError | KeyError | TypeError | ValueError):
-            raise CouplerError(_unreadable(self._path, error)) from error
+@contextmanager
+def _opened(path: Path) -> Iterator[h5py.File]:
+    """Open an HDF5 file for reading; whatever goes wrong with it while it is open is one sentence that names it."""
+    if not path.is_file():
+        raise CouplerError(
+            f"{path} is missing, without which nobody can say what the run decided: give the folder of a run, or its "
+            "ledger.h5 with the folder ledger beside it."
+        )
+    try:
+        # Without a lock: files of a ledger are replaced, never changed.
+        with h5py.File(path, "r", locking=False) as file:
+            yield file
+    except (OSError, KeyError, AttributeError, TypeError, ValueError) as error:
+        raise CouplerError(_unreadable(path, error)) from error
 
 
 def _unreadable(path: Path, error: BaseException) -> str:
