@@ -170,7 +170,12 @@ def test_a_run_is_drawn_in_every_dimension(tmp_path: Path, shape: tuple[int, ...
     assert [picture.name for picture in pictures] == ["fields.png", "budget.png", "comparison.png"]
     assert all(map(_is_a_picture, pictures))
     # No temporary file is left beside them.
-    assert {path.name for path in run.iterdir()} == {*FILES, "fields.xdmf", *(picture.name for picture in pictures)}
+    assert {path.name for path in run.iterdir()} == {
+        *FILES,
+        "fields.xdmf",
+        "ledger",
+        *(picture.name for picture in pictures),
+    }
 
 
 def test_a_physics_run_has_no_budget_to_draw(tmp_path: Path) -> None:

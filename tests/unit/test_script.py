@@ -1,6 +1,8 @@
 """Scripts: what hung on a clock is read from a ledger, whoever the elements belong to now."""
 
+import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -18,6 +20,9 @@ from coupler.ledger import EVENT, RECORD, STEP, UNANSWERED, UNANSWERED_IDS, Ledg
 from coupler.operator import Operator
 from coupler.records import Event, EventKind, Reason
 from coupler.replay import compare, replay
+
+if TYPE_CHECKING:
+    from tests.conftest import Processes
 
 IDS = st.lists(st.integers(0, 60), unique=True, max_size=30).map(lambda ids: np.array(ids, np.int64))
 
@@ -136,6 +141,26 @@ def test_other_operators_are_another_run(tmp_path: Path) -> None:
 
     with pytest.raises(ConfigError, match="has the operators operator, and this one has left, right"):
         Coupling({"left": half(), "right": half()}, comm=MPI.COMM_SELF, replay=before)
+
+
+def test_a_run_is_never_replayed_into_its_own_folder(tmp_path: Path) -> None:
+    before = run(tmp_path / "run", 2)
+
+    with pytest.raises(ConfigError, match="already holds a finished run, which is never overwritten"):
+        run(before, 2, replay=before)
+
+    assert compare(before, before).same
+
+
+def test_ranks_are_not_started_by_ranks(tmp_path: Path, processes: "Processes") -> None:
+    command = [sys.executable, "-m", "coupler", "replay", str(tmp_path), "--ranks", "2"]
+
+    finished = processes.run(command, timeout=60, environment={"OMPI_COMM_WORLD_RANK": "0"})
+
+    assert finished.returncode == 2
+    assert finished.stdout.strip() == (
+        "coupler: --ranks starts mpirun, and this is under mpirun already: leave one of the two out."
+    )
 
 
 def run(out: Path, steps: int, replay: Path | None = None) -> Path:
