@@ -162,6 +162,13 @@ class LearningSection(Section):
         40, "steps in which the truth's answers may fill the buffer once; the rest is not kept", unit="steps", ge=1
     )
     budget: Positive = _key(20.0, "asynchronous mode: processor time of a training", unit="s")
+    trial: int = _key(
+        5000,
+        "audits on which a new version must show that it errs less than the one that answers; after so many without a "
+        "difference that one stays. As many tell afterwards whether to take the new one back",
+        unit="audits",
+        ge=20,
+    )
 
 
 class RaySection(Section):

@@ -103,7 +103,7 @@ class Learner:
             self._publish_failure()
             self._route.counts.rounds_done = int(self._rounds.published(self._round))
 
-    def end_step(self, step: int, totals: Counts) -> ModelCard | None:
+    def end_step(self, step: int, totals: Counts, *, may_start: bool) -> ModelCard | None:
         """Take in the reduced counts; start a round if one is due, finish one if it has ended.
 
         Parameters
@@ -112,11 +112,13 @@ class Learner:
             The step that ends now.
         totals : Counts
             Sums over all ranks.
+        may_start : bool
+            Whether a round may start: not while a candidate is on trial.
 
         Returns
         -------
         ModelCard or None
-            The version that takes over now.
+            The candidate of a round that has ended.
 
         Collective: yes at steps where a round starts (samples are gathered), otherwise no.
         """
@@ -125,7 +127,7 @@ class Learner:
         self._keep_share = self._share_of(labelled)
         if self.training:
             return self._finish_round() if self._round_ended(step, totals) else None
-        if self.learns and self._trigger.due(self._trained_on, self._available):
+        if may_start and self.learns and self._trigger.due(self._trained_on, self._available):
             self._start_round(step)
         return None
 

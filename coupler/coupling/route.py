@@ -95,6 +95,24 @@ class Piece:
     call: int
 
 
+class StepSetting(NamedTuple):
+    """What held for one operator in a step.
+
+    Attributes
+    ----------
+    audit_rate : float
+        Rate its coins had.
+    version : int
+        The model that answered.
+    challenger : int
+        The one that was on trial; 0 if none was.
+    """
+
+    audit_rate: float
+    version: int
+    challenger: int
+
+
 class CallRecord(NamedTuple):
     """What one call did on this rank, for the ledger.
 
@@ -309,6 +327,11 @@ class Route:
         """Share of the decisions that is audited in this step."""
         return self.controller.audit_rate_now(self.state)
 
+    @property
+    def setting(self) -> StepSetting:
+        """What holds in this step."""
+        return StepSetting(self.audit_rate, self.state.version, self.challenger)
+
     def _record(self, step: int, call: int, reasons: list[int], sums: list[int]) -> CallRecord:
         spent, state = self._spent, self.state
         self.truth_seconds += spent.truth
@@ -479,18 +502,17 @@ class Route:
 
     def _try_challenger(self, piece: Piece, defence: Floats, truth: Floats) -> None:
         """Ask the version on trial about the audited elements, and count how both fared."""
-        transport, audits, started = self.transport, len(truth), time.perf_counter()
+        transport, audits = self.transport, len(truth)
         assert transport is not None
         questions, place = piece.inputs[self._space.audited[:audits]], transport.inputs(audits)
         # The inputs are the rank's own, who may look at them again.
         before = place.copy()
         place[...] = questions
         transport.ask(audits, piece.dt, self.challenger)
-        answer = transport.answer(self._deadline)
+        answer = self._answer(piece)
         place[...] = before
         if answer.arrived:
             compare(defence, answer.mean, truth, self._atol, self._rtol, self.controller.cap, self.counts.trial)
-        self._spent.wait += time.perf_counter() - started
 
     def _go_without(self, piece: Piece, reason: Reason, truth: Floats) -> None:
         """No answer came: the truth for everything that was not audited."""

@@ -14,25 +14,26 @@ from numpy.typing import NDArray
 
 from coupler.clock import Stopwatch
 from coupler.config import Case
-from coupler.controller import MOST_CALLS, Controller, Limits
-from coupler.coupling.account import Account, StepSetting, StepTotals
+from coupler.controller import MOST_CALLS, Controller
+from coupler.coupling.account import Account, StepTotals
 from coupler.coupling.counts import Counts
 from coupler.coupling.journal import Journal
 from coupler.coupling.nodes import Nodes, on_first, together
 from coupler.coupling.reduction import StepReduction
-from coupler.coupling.route import Route
+from coupler.coupling.route import Route, StepSetting
 from coupler.coupling.sharing import SharingSwitch, open_workshop
 from coupler.coupling.statement import Results, statement
 from coupler.errors import CouplerError, FieldMismatch
 from coupler.exchange.sharing import Bench
 from coupler.operator import Operator
 from coupler.progress import Progress
+from coupler.records import Event, EventKind
 from coupler.runfolder import claim
 from coupler.summary import ModelSummary, Summary
 
 if TYPE_CHECKING:
     from coupler.coupling.learner import Learner
-    from coupler.learning.registry import ModelCard
+    from coupler.coupling.succession import Succession
 
 _log = logging.getLogger("coupler.session")
 # Books that need not be kept at once are kept this often [s].
@@ -104,6 +105,8 @@ class Session:
             )
         self._step = self._call = 0
         self._models: list[ModelSummary] = []
+        self._rollbacks = 0
+        self._successions: list[Succession] = []
         self._setting: tuple[StepSetting, ...] = ()
         self._first_ids = np.empty(0, np.int64)
         self.routes = [self._route(operator) for operator in plan.operators.values()]
@@ -168,13 +171,14 @@ class Session:
         if self._step == 1:
             self._check_ids()
         with self._stopwatch.timing("sync"):
+            setting = self._setting
             counts = self._take_in(self._step - 1)
             for learner in self._learners:
                 learner.count_outcome()
             self._start_reduction()
         if self._learners:
             with self._stopwatch.timing("learn"):
-                self._learn(counts)
+                self._learn(counts, setting)
 
     def finish(self, results: Results) -> Summary:
         """Write what is left, stop everything, write the summary. Collective: yes."""
@@ -201,6 +205,7 @@ class Session:
             steps=self._step,
             models=self._models,
             retrainings=sum(learner.rounds for learner in self._learners),
+            rollbacks=self._rollbacks,
             loop_seconds=0.0,
             lending_seconds=sum(bench.lending_seconds for bench in self._benches),
         )
@@ -226,11 +231,15 @@ class Session:
         # Imported here: a run of physics alone needs neither torch nor Ray.
         from coupler.coupling.learner import Learner, LearnerPlan
         from coupler.coupling.services import NodeServices
+        from coupler.coupling.succession import Succession
 
         plan = self._plan
         routes = dict(zip(plan.operators, self.routes, strict=True))
         services = NodeServices(plan.case, self._nodes, routes, plan.elements, self.folder.models)
         started.callback(services.close)
+        self._successions = [
+            Succession(index, route, plan.case.learning.trial) for index, route in enumerate(self.routes)
+        ]
         return [
             Learner(LearnerPlan(index, name, plan.case, self.folder), route, self._nodes, services.service)
             for index, (name, route) in enumerate(routes.items())
@@ -260,7 +269,7 @@ class Session:
             route.counts.shared_elements += tally.elements
             route.counts.shared_nanoseconds += tally.nanoseconds
             route.counts.sharing_nanoseconds += tally.overhead
-        self._setting = tuple(StepSetting(route.audit_rate, route.state.version) for route in self.routes)
+        self._setting = tuple(route.setting for route in self.routes)
         numbers = [route.counts.numbers for route in self.routes]
         self._reduction.start(numbers[0] if len(numbers) == 1 else np.concatenate(numbers))
         for route in self.routes:
@@ -317,20 +326,24 @@ class Session:
         for switch, bench in zip(self._switches, self._benches, strict=False):
             bench.on = switch.on
 
-    def _learn(self, counts: tuple[Counts, ...]) -> None:
-        """Start or finish training rounds; a version that takes over does so from the next step on, on every rank."""
-        for learner, totals in zip(self._learners, counts, strict=False):
-            card = learner.end_step(self._step, totals)
+    def _learn(self, counts: tuple[Counts, ...], settings: tuple[StepSetting, ...]) -> None:
+        """See to trials and training rounds; who takes over does so from the next step on, on every rank."""
+        for learner, totals, setting in zip(self._learners, counts, settings, strict=False):
+            succession = self._successions[learner.index]
+            self._note(succession.end_step(self._step, totals, setting))
+            card = learner.end_step(self._step, totals, may_start=not succession.trying)
             if card is not None:
-                self._promote(learner.index, card)
+                self._note(succession.introduce(card, self._step))
 
-    def _promote(self, index: int, card: "ModelCard") -> None:
-        route = self.routes[index]
-        assert route.transport is not None
-        route.transport.prepare(card.version)
-        route.limits = Limits.of(route.operator.signature, np.array(card.range_lower), np.array(card.range_upper))
-        route.state = route.controller.promoted(route.state, card.version, card.threshold)
-        self._switches[index].renew()
-        self._models.append(
-            ModelSummary(operator=card.operator, version=card.version, step=self._step + 1, sha256=card.sha256)
-        )
+    def _note(self, event: Event | None) -> None:
+        """Write an event down, and what follows from it."""
+        if event is None:
+            return
+        self._journal.tell(event)
+        self._rollbacks += event.kind is EventKind.ROLLED_BACK
+        if event.kind in (EventKind.PROMOTED, EventKind.ROLLED_BACK):
+            self._switches[event.operator].renew()
+            card = self._successions[event.operator].card(event.version)
+            self._models.append(
+                ModelSummary(operator=card.operator, version=card.version, step=event.step, sha256=card.sha256)
+            )

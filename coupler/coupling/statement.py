@@ -25,6 +25,8 @@ class Results:
         Versions that took over.
     retrainings : int
         Training rounds that were started.
+    rollbacks : int
+        Versions that were taken back.
     loop_seconds : float
         From the first step to the last on this rank [s].
     lending_seconds : float
@@ -38,6 +40,7 @@ class Results:
     steps: int
     models: Sequence[ModelSummary]
     retrainings: int
+    rollbacks: int
     loop_seconds: float
     lending_seconds: float = 0.0
     state_sha256: str | None = None
@@ -67,6 +70,7 @@ def statement(
         speedup_estimate=costs.speedup,
         models=list(results.models),
         retrainings=results.retrainings,
+        rollbacks=results.rollbacks,
         state_sha256=results.state_sha256,
         mass=results.mass,
         reasons=account.reasons(),
