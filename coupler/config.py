@@ -139,6 +139,11 @@ class ControllerSection(Section):
         ge=0,
         le=256,
     )
+    economics: Literal["auto", "off"] = _key(
+        "auto",
+        "auto: a surrogate that costs more than it saves is switched off, and tried again now and then, by measured "
+        "seconds, so not in deterministic runs; off: it is asked whatever it costs",
+    )
     alarm_rate: Share = _key(
         1e-6, "false alarms of a region that is in order come at most once in 1 / alarm_rate steps, on average"
     )
@@ -157,6 +162,9 @@ class LearningSection(Section):
     )
     first: int = _key(20_000, "samples before the first training", unit="samples", ge=100)
     growth: Share = _key(0.5, "share of the buffer that must be new before the next training")
+    fallback: Share = _key(
+        0.5, "share of the decisions that fall back above which, as under an alarm, a quarter of `growth` is enough"
+    )
     buffer: int = _key(60_000, "samples a training may use, the newest ones", unit="samples", ge=100)
     renewal: int = _key(
         40, "steps in which the truth's answers may fill the buffer once; the rest is not kept", unit="steps", ge=1

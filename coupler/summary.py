@@ -77,6 +77,16 @@ class ModelSummary(_Record):
     sha256: str
 
 
+class EventSummary(_Record):
+    """Something that happened to a model, or to the switch of a surrogate; ``step`` is the first it holds for."""
+
+    operator: str
+    step: int
+    kind: str
+    version: int
+    sentence: str
+
+
 class ConservedSum(_Record):
     """A conserved sum over the whole domain."""
 
@@ -106,6 +116,7 @@ class Summary(_Record):
     models: list[ModelSummary] = Field(default_factory=list)
     retrainings: int = 0
     rollbacks: int = 0
+    events: list[EventSummary] = Field(default_factory=list)
     server_restarts: int = 0
     state_sha256: str | None = None
     mass: dict[str, ConservedSum] = Field(default_factory=dict)

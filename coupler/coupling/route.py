@@ -35,6 +35,8 @@ Floats = NDArray[np.float64]
 Reasons = NDArray[np.uint8]
 Rows = NDArray[np.int64]
 
+# Share of what was known of the truth's cost that is forgotten with every call.
+_FORGETTING = 0.05
 _SUMS = len(AuditedSums(audit_rate=1.0, decisions=0).counts)
 
 
@@ -229,6 +231,7 @@ class Route:
         self.elements = self.typical_elements = self.asked_elements = 0
         self.typical_seconds = self.truth_seconds = self.asked_seconds = 0.0
         self.waited_seconds = self.hidden_seconds = 0.0
+        self._bulk_elements = self._bulk_seconds = 0.0
         self._deadline, self._must_answer, self._stopwatch = deadline, must_answer, stopwatch
         self._coins = Coins(seed, Stream.AUDIT)
         self._n_in, self._n_out = len(operator.signature.inputs), len(operator.signature.outputs)
@@ -239,6 +242,14 @@ class Route:
         self._no_truth = np.empty((0, self._n_out))
         self._own = self._offered = np.empty((0, self._n_in))
         self._offered_by: Transport | None = None
+
+    @property
+    def bulk_cost(self) -> float:
+        """Processor time of the truth of one element lately, where all of a call went to it [s]; 0 if none did.
+
+        The few audits of a call would say too much: what a call costs however few its elements would count as theirs.
+        """
+        return self._bulk_seconds / self._bulk_elements if self._bulk_elements else 0.0
 
     @property
     def limits(self) -> Limits | None:
@@ -394,7 +405,10 @@ class Route:
 
     def _close(self, piece: Piece, reason: Reason) -> None:
         """Compute the truth of everything without asking."""
+        before = self.typical_seconds
         np.copyto(piece.outputs, self._typical_truth(piece.inputs, piece.dt))
+        self._bulk_seconds += self.typical_seconds - before - _FORGETTING * self._bulk_seconds
+        self._bulk_elements += len(piece.ids) - _FORGETTING * self._bulk_elements
         if self.on_truth is not None:
             self.on_truth(piece, np.full(len(piece.ids), reason, np.uint8))
 

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +16,9 @@ from coupler.clock import Stopwatch
 from coupler.config import Case
 from coupler.controller import MOST_CALLS, Controller
 from coupler.coupling.account import Account, StepTotals
+from coupler.coupling.alarmwatch import AlarmWatch
 from coupler.coupling.counts import Counts
+from coupler.coupling.economy import Economy
 from coupler.coupling.journal import Journal
 from coupler.coupling.nodes import Nodes, on_first, together
 from coupler.coupling.reduction import StepReduction
@@ -105,8 +107,10 @@ class Session:
             )
         self._step = self._call = 0
         self._models: list[ModelSummary] = []
-        self._rollbacks = 0
+        self._events: list[Event] = []
+        self._economy: Economy | None = None
         self._successions: list[Succession] = []
+        self._alarms: list[AlarmWatch] = []
         self._setting: tuple[StepSetting, ...] = ()
         self._first_ids = np.empty(0, np.int64)
         self.routes = [self._route(operator) for operator in plan.operators.values()]
@@ -193,7 +197,8 @@ class Session:
             for learner in self._learners:
                 learner.flush()
         self.release()
-        summary = statement(self._plan.case, self._nodes.job, self._stopwatch, self._account, self.routes, results)
+        routes = dict(zip(self._plan.operators, self.routes, strict=True))
+        summary = statement(self._plan.case, self._nodes.job, self._stopwatch, self._account, routes, results)
         if self._nodes.first:
             summary.write(self.folder.summary)
         self._nodes.close()
@@ -205,7 +210,7 @@ class Session:
             steps=self._step,
             models=self._models,
             retrainings=sum(learner.rounds for learner in self._learners),
-            rollbacks=self._rollbacks,
+            events=self._events,
             loop_seconds=0.0,
             lending_seconds=sum(bench.lending_seconds for bench in self._benches),
         )
@@ -329,21 +334,30 @@ class Session:
     def _learn(self, counts: tuple[Counts, ...], settings: tuple[StepSetting, ...]) -> None:
         """See to trials and training rounds; who takes over does so from the next step on, on every rank."""
         for learner, totals, setting in zip(self._learners, counts, settings, strict=False):
+            self._note(self._alarms[learner.index].end_step(self._step))
             succession = self._successions[learner.index]
             self._note(succession.end_step(self._step, totals, setting))
+            learner.worthwhile = self._economy is None or self._economy.worthwhile(learner.index)
             card = learner.end_step(self._step, totals, may_start=not succession.trying)
             if card is not None:
-                self._note(succession.introduce(card, self._step))
+                self._note([succession.introduce(card, self._step)])
+        if self._economy is not None:
+            self._note(self._economy.end_step(self._step))
 
-    def _note(self, event: Event | None) -> None:
-        """Write an event down, and what follows from it."""
-        if event is None:
-            return
-        self._journal.tell(event)
-        self._rollbacks += event.kind is EventKind.ROLLED_BACK
-        if event.kind in (EventKind.PROMOTED, EventKind.ROLLED_BACK):
-            self._switches[event.operator].renew()
-            card = self._successions[event.operator].card(event.version)
-            self._models.append(
-                ModelSummary(operator=card.operator, version=card.version, step=event.step, sha256=card.sha256)
-            )
+    def _note(self, events: Sequence[Event]) -> None:
+        """Write events down, and see to what follows from them."""
+        for event in events:
+            self._journal.tell(event)
+            self._events.append(event)
+            if event.kind in (EventKind.PROMOTED, EventKind.ROLLED_BACK):
+                self._taken_over(event)
+
+    def _taken_over(self, event: Event) -> None:
+        """Begin anew what hangs on the version that answers."""
+        self._switches[event.operator].renew()
+        card = self._successions[event.operator].card(event.version)
+        self._models.append(
+            ModelSummary(operator=card.operator, version=card.version, step=event.step, sha256=card.sha256)
+        )
+        if self._economy is not None:
+            self._note(self._economy.renew(event.operator, self._step))

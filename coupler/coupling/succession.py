@@ -64,7 +64,7 @@ class Succession:
         said = f"version {card.version} is tried against version {self._route.state.version}; {_held_out(card)}"
         return self._event(step, EventKind.TRIAL, card.version, said)
 
-    def end_step(self, step: int, totals: Counts, setting: StepSetting) -> Event | None:
+    def end_step(self, step: int, totals: Counts, setting: StepSetting) -> list[Event]:
         """Take in the audits of a step that both versions answered, and act on what they show.
 
         Parameters
@@ -78,18 +78,18 @@ class Succession:
         """
         trial = self._trial
         if trial is None or (setting.challenger, setting.version) != (trial.challenger, trial.defender):
-            return None
+            return []
         self._trial = trial = trial.after(totals.trial)
         verdict = trial.verdict(self._most)
         if verdict is Verdict.OPEN:
-            return None
+            return []
         mirror = self._mirror
         self._end()
         if verdict is Verdict.CHALLENGER:
-            return self._succeed(step, trial, mirror=mirror)
+            return [self._succeed(step, trial, mirror=mirror)]
         if mirror:
-            return None
-        return self._event(step, EventKind.REJECTED, trial.challenger, f"{trial.sentence}: {verdict.value}")
+            return []
+        return [self._event(step, EventKind.REJECTED, trial.challenger, f"{trial.sentence}: {verdict.value}")]
 
     def _succeed(self, step: int, trial: Trial, *, mirror: bool) -> Event:
         """Let the challenger answer; one that was just promoted is watched against the version before it."""
