@@ -16,9 +16,7 @@ from coupler.clock import Stopwatch
 from coupler.config import Case
 from coupler.controller import MOST_CALLS, Controller
 from coupler.coupling.account import Account, StepTotals
-from coupler.coupling.alarmwatch import AlarmWatch
 from coupler.coupling.counts import Counts
-from coupler.coupling.economy import Economy
 from coupler.coupling.journal import Journal
 from coupler.coupling.nodes import Nodes, on_first, together
 from coupler.coupling.reduction import StepReduction
@@ -34,8 +32,7 @@ from coupler.runfolder import claim
 from coupler.summary import ModelSummary, Summary
 
 if TYPE_CHECKING:
-    from coupler.coupling.learner import Learner
-    from coupler.coupling.succession import Succession
+    from coupler.coupling.steering import Steering
 
 _log = logging.getLogger("coupler.session")
 # Books that need not be kept at once are kept this often [s].
@@ -108,9 +105,6 @@ class Session:
         self._step = self._call = 0
         self._models: list[ModelSummary] = []
         self._events: list[Event] = []
-        self._economy: Economy | None = None
-        self._successions: list[Succession] = []
-        self._alarms: list[AlarmWatch] = []
         self._setting: tuple[StepSetting, ...] = ()
         self._first_ids = np.empty(0, np.int64)
         self.routes = [self._route(operator) for operator in plan.operators.values()]
@@ -122,12 +116,12 @@ class Session:
             if self._nodes.first:
                 failed.callback(self.folder.abandon)
             self._benches = self._start_sharing()
-            self._learners: list[Learner] = self._start_learning(started) if plan.controller.asks else []
+            self._steering: Steering | None = self._start_learning(started) if plan.controller.asks else None
             self._journal = Journal(self.folder, self._nodes, tuple(plan.operators))
             started.callback(self._journal.close)
             # Where no model can ever take over, nothing hangs on a step's sums, and books are kept for many at once:
             # after the truth of a step every line of Python has left the caches, and costs five times as much.
-            self._bookish = bool(self._benches) or any(learner.learns for learner in self._learners)
+            self._bookish = bool(self._benches) or (self._steering is not None and self._steering.learns)
             self._unread: list[_Unread] = []
             self._read_at = time.monotonic()
             self._reduction = StepReduction(self._nodes.job, sum(route.counts.shape.length for route in self.routes))
@@ -177,12 +171,12 @@ class Session:
         with self._stopwatch.timing("sync"):
             setting = self._setting
             counts = self._take_in(self._step - 1)
-            for learner in self._learners:
-                learner.count_outcome()
+            if self._steering is not None:
+                self._steering.count_outcomes()
             self._start_reduction()
-        if self._learners:
+        if self._steering is not None:
             with self._stopwatch.timing("learn"):
-                self._learn(counts, setting)
+                self._note(self._steering.end_step(self._step, counts, setting))
 
     def finish(self, results: Results) -> Summary:
         """Write what is left, stop everything, write the summary. Collective: yes."""
@@ -194,8 +188,8 @@ class Session:
         results = replace(results, loop_seconds=self._stopwatch.total - self._stopwatch.seconds["setup"])
         with self._stopwatch.timing("io"):
             self._journal.flush()
-            for learner in self._learners:
-                learner.flush()
+            if self._steering is not None:
+                self._steering.flush()
         self.release()
         routes = dict(zip(self._plan.operators, self.routes, strict=True))
         summary = statement(self._plan.case, self._nodes.job, self._stopwatch, self._account, routes, results)
@@ -209,7 +203,7 @@ class Session:
         return Results(
             steps=self._step,
             models=self._models,
-            retrainings=sum(learner.rounds for learner in self._learners),
+            retrainings=0 if self._steering is None else self._steering.rounds,
             events=self._events,
             loop_seconds=0.0,
             lending_seconds=sum(bench.lending_seconds for bench in self._benches),
@@ -232,23 +226,21 @@ class Session:
             regions=case.controller.regions if self._plan.controller.asks else 0,
         )
 
-    def _start_learning(self, started: ExitStack) -> "list[Learner]":
+    def _start_learning(self, started: ExitStack) -> "Steering":
         # Imported here: a run of physics alone needs neither torch nor Ray.
         from coupler.coupling.learner import Learner, LearnerPlan
         from coupler.coupling.services import NodeServices
-        from coupler.coupling.succession import Succession
+        from coupler.coupling.steering import Steering
 
         plan = self._plan
         routes = dict(zip(plan.operators, self.routes, strict=True))
         services = NodeServices(plan.case, self._nodes, routes, plan.elements, self.folder.models)
         started.callback(services.close)
-        self._successions = [
-            Succession(index, route, plan.case.learning.trial) for index, route in enumerate(self.routes)
-        ]
-        return [
+        learners = [
             Learner(LearnerPlan(index, name, plan.case, self.folder), route, self._nodes, services.service)
             for index, (name, route) in enumerate(routes.items())
         ]
+        return Steering(plan.case, self._nodes, self.routes, learners)
 
     def _start_sharing(self) -> list[Bench]:
         """Make the benches on which truth is shared, where it may be; a node that cannot have them goes without."""
@@ -331,33 +323,15 @@ class Session:
         for switch, bench in zip(self._switches, self._benches, strict=False):
             bench.on = switch.on
 
-    def _learn(self, counts: tuple[Counts, ...], settings: tuple[StepSetting, ...]) -> None:
-        """See to trials and training rounds; who takes over does so from the next step on, on every rank."""
-        for learner, totals, setting in zip(self._learners, counts, settings, strict=False):
-            self._note(self._alarms[learner.index].end_step(self._step))
-            succession = self._successions[learner.index]
-            self._note(succession.end_step(self._step, totals, setting))
-            learner.worthwhile = self._economy is None or self._economy.worthwhile(learner.index)
-            card = learner.end_step(self._step, totals, may_start=not succession.trying)
-            if card is not None:
-                self._note([succession.introduce(card, self._step)])
-        if self._economy is not None:
-            self._note(self._economy.end_step(self._step))
-
     def _note(self, events: Sequence[Event]) -> None:
-        """Write events down, and see to what follows from them."""
+        """Write events down, and begin anew what hangs on the version that answers."""
         for event in events:
             self._journal.tell(event)
             self._events.append(event)
             if event.kind in (EventKind.PROMOTED, EventKind.ROLLED_BACK):
-                self._taken_over(event)
-
-    def _taken_over(self, event: Event) -> None:
-        """Begin anew what hangs on the version that answers."""
-        self._switches[event.operator].renew()
-        card = self._successions[event.operator].card(event.version)
-        self._models.append(
-            ModelSummary(operator=card.operator, version=card.version, step=event.step, sha256=card.sha256)
-        )
-        if self._economy is not None:
-            self._note(self._economy.renew(event.operator, self._step))
+                assert self._steering is not None
+                self._switches[event.operator].renew()
+                card = self._steering.card(event)
+                self._models.append(
+                    ModelSummary(operator=card.operator, version=card.version, step=event.step, sha256=card.sha256)
+                )
