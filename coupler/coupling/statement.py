@@ -10,7 +10,7 @@ from coupler.clock import Stopwatch
 from coupler.config import Case
 from coupler.coupling.account import Account
 from coupler.coupling.route import Route
-from coupler.summary import ConservedSum, ModelSummary, Seconds, Summary
+from coupler.summary import ConservedSum, ModelSummary, Seconds, Summary, TwinWindow
 
 
 @dataclass(frozen=True)
@@ -26,13 +26,15 @@ class Results:
     retrainings : int
         Training rounds that were started.
     loop_seconds : float
-        From the first step to the last on this rank [s].
+        From the first step to the last on this rank, without what was run twice [s].
     lending_seconds : float
         Thereof with the truth of neighbours' elements [s].
     state_sha256 : str or None
         Hash of the final fields.
     mass : dict
         Conserved sums.
+    twins : sequence of TwinWindow
+        What was run twice.
     """
 
     steps: int
@@ -42,6 +44,7 @@ class Results:
     lending_seconds: float = 0.0
     state_sha256: str | None = None
     mass: dict[str, ConservedSum] = field(default_factory=dict)
+    twins: Sequence[TwinWindow] = ()
 
 
 def statement(
@@ -72,6 +75,7 @@ def statement(
         reasons=account.reasons(),
         shared=account.shared(),
         wait_hidden_share=_hidden_share(comm, routes),
+        twins=list(results.twins),
     )
 
 
