@@ -248,7 +248,7 @@ def _steps_copies_alike(case: KernelCase) -> str:
         if not same_bits(alone[name].interior, state[name].interior)
         or not same_bits(state[name].interior, twin[name].interior)
     ]
-    return f"{', '.join(names)} had other bits: keep what a step needs in fields." if names else ""
+    return f"{', '.join(names)} had other bits: what a step needs of earlier ones belongs into fields." if names else ""
 
 
 _DECLARATION = (
@@ -265,13 +265,13 @@ _LINES = (
     ),
     Line("a step is bitwise repeatable", _steps_repeatably, needs=(_starts_repeatably, _stays_finite)),
     Line(
-        "a step exchanges halos before it reads them",
-        _exchanges_before_it_reads,
+        "a copy of a state, stepped in turn with it, goes the same way, as twin windows need",
+        _steps_copies_alike,
         needs=(_stays_finite, _steps_repeatably),
     ),
     Line(
-        "a copy of a state, stepped in turn with it, goes the same way, as twin windows need",
-        _steps_copies_alike,
-        needs=(_stays_finite, _steps_repeatably, _exchanges_before_it_reads),
+        "a step exchanges halos before it reads them",
+        _exchanges_before_it_reads,
+        needs=(_stays_finite, _steps_repeatably, _steps_copies_alike),
     ),
 )

@@ -19,6 +19,10 @@ from coupler.summary import TwinWindow, read_summary
 _LIGHTEST = 0.85
 # More lines than this cannot be told apart.
 _LINES = 40
+# So many ranges away, a run is beyond any scale.
+_FARTHEST = 1e6
+# Nor does anybody look at less than this share of the farthest.
+_NEAREST = 1e-6
 # A log axis may label its powers of ten only where there is more than one.
 _DECADE = 10.0
 
@@ -50,7 +54,8 @@ def _panels(figure: Figure, windows: Sequence[TwinWindow]) -> None:
     _draw_growth(left, windows, _by_distance(windows)[0])
     _draw_ends(right, windows)
     seen = _every_distance(windows)
-    low, high = np.nanmin(seen), np.nanmax(seen)
+    high = np.nanmax(seen)
+    low = max(np.nanmin(seen), _NEAREST * high)
     left.set_yscale("log")
     left.set_ylim(low / 1.5, high * 1.5)
     left.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g} %")
@@ -73,8 +78,8 @@ def _draw_growth(axes: Axes, windows: Sequence[TwinWindow], name: str) -> None:
         colour = colours(_LIGHTEST * float(norm(window.step)))
         growth = _shown(window.fields[name].growth)
         axes.plot(np.arange(len(growth)) + 1, growth, color=colour, linewidth=1.1, marker=".", markersize=3)
-    axes.set_title(f"within a window: {name}" + (", later lighter" if len(windows) > 1 else ""))
-    axes.set_xlabel("steps since the copy")
+    axes.set_title(f"within a window: {name}")
+    axes.set_xlabel("steps since the copy" + (" (later windows lighter)" if len(windows) > 1 else ""))
 
 
 def _draw_ends(axes: Axes, windows: Sequence[TwinWindow]) -> None:
@@ -82,7 +87,8 @@ def _draw_ends(axes: Axes, windows: Sequence[TwinWindow]) -> None:
     names = _by_distance(windows)[: len(SERIES)]
     for name, colour in zip(sorted(names, key=list(windows[0].fields).index), SERIES, strict=False):
         ends = _shown([window.fields[name].rms_over_range for window in windows])
-        axes.plot(steps, ends, color=colour, marker="o", markersize=3, linewidth=0.9, label=name)
+        axes.plot(steps, ends, color=colour, marker="o", markersize=2.2, linewidth=0.9, label=name)
+    axes.set_xlim(0.0, 1.03 * steps[-1])
     axes.set_title("at the end of each window")
     axes.set_xlabel("step")
     axes.legend(loc="upper left", bbox_to_anchor=(1.015, 1.0))
@@ -103,6 +109,6 @@ def _growth(windows: Sequence[TwinWindow], name: str) -> NDArray[np.float64]:
 
 
 def _shown(distances: Sequence[float]) -> NDArray[np.float64]:
-    """Leave out what a logarithmic axis cannot show: no distance at all, or one that is not finite."""
+    """Leave out what a logarithmic axis cannot show: no distance at all, or one that is beyond any scale."""
     array = np.asarray(distances, np.float64)
-    return np.where(np.isfinite(array) & (array > 0), array, np.nan)
+    return np.where((array > 0) & (array < _FARTHEST), array, np.nan)
