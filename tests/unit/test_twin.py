@@ -18,7 +18,7 @@ from coupler.clock import Stopwatch
 from coupler.config import Case, ControllerSection, case_from
 from coupler.field import Field, State
 from coupler.grid import Grid
-from coupler.kernel import evaluate_truth
+from coupler.kernel import Evaluate, evaluate_truth
 from coupler.kernels.heat import Heat
 from coupler.summary import TwinDistance, TwinWindow
 from coupler.twin import Distance, TwinWindows, distances, sentence, window_line
@@ -50,9 +50,9 @@ class Run:
         return self.twins.follow(number, self.state)
 
 
-def _run(grid: Grid, *, steps: int, **section: int) -> Run:
+def _run(grid: Grid, kernel: Heat | None = None, /, *, steps: int, **section: int) -> Run:
     case: Case = case_from({"run": {"steps": steps, "dt": DT}, "controller": section}, folder=Path())
-    kernel, stopwatch = Heat(), Stopwatch()
+    kernel, stopwatch = Heat() if kernel is None else kernel, Stopwatch()
     state = grid.state(kernel.fields)
     kernel.start(state, grid)
     return Run(kernel, grid, state, TwinWindows(kernel, grid, case, stopwatch), stopwatch)
@@ -146,6 +146,23 @@ def test_a_run_by_physics_alone_is_at_no_distance_from_its_twin(grid: Grid) -> N
 
     nothing = TwinDistance(rms_over_range=0.0, largest=0.0, growth=[0.0] * 3)
     assert [window.fields for window in run.twins.windows] == [{"electron": nothing, "lattice": nothing}] * 2
+
+
+class Counting(Heat):
+    """Keeps the number of its steps to itself, against the contract, and lets it matter."""
+
+    def step(self, state: State, grid: Grid, dt: float, evaluate: Evaluate) -> None:
+        self.steps = getattr(self, "steps", 0) + 1
+        super().step(state, grid, dt * (1.0 + 1e-6 * self.steps), evaluate)
+
+
+def test_a_kernel_that_keeps_state_of_its_own_is_at_a_distance_from_itself(grid: Grid) -> None:
+    run = _run(grid, Counting(), steps=4, twin_every=2, twin_steps=2)
+
+    for number in range(1, 5):
+        run.step(number)
+
+    assert run.twins.windows[0].fields["lattice"].rms_over_range > 0.0
 
 
 def test_a_distance_is_that_of_the_same_steps_by_physics_from_where_the_window_began(grid: Grid) -> None:
