@@ -147,6 +147,28 @@ class ControllerSection(Section):
     alarm_rate: Share = _key(
         1e-6, "false alarms of a region that is in order come at most once in 1 / alarm_rate steps, on average"
     )
+    twin_every: int = _key(
+        0,
+        "steps between two twin windows, in which a copy of the state goes by physics alone beside the run and the "
+        "distance between the two is measured; 0: never. A loop of your own asks coupling.truth instead",
+        unit="steps",
+        ge=0,
+    )
+    twin_steps: int = _key(
+        10,
+        "steps of a twin window, at most twin_every; they cost twin_steps / twin_every of a run of physics alone",
+        unit="steps",
+        ge=1,
+    )
+
+    @model_validator(mode="after")
+    def _windows_do_not_overlap(self) -> "ControllerSection":
+        if 0 < self.twin_every < self.twin_steps:
+            raise ValueError(
+                f"controller.twin_steps = {self.twin_steps} is more than controller.twin_every = {self.twin_every}, "
+                "and a twin window must end before the next one begins: make twin_steps smaller or twin_every larger"
+            )
+        return self
 
 
 class LearningSection(Section):

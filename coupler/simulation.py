@@ -18,6 +18,7 @@ from coupler.operator import Operator
 from coupler.plugin import build, load
 from coupler.progress import ProgressLines
 from coupler.summary import ConservedSum, Summary
+from coupler.twin import TwinWindows, window_line
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -87,11 +88,13 @@ class Simulation:
             start = self._sums(state)
             output = FieldsFile(coupling.folder.fields, self.grid, self.kernel.fields)
             self._write(output, state, 0)
-            self._loop(state, output)
+            twins = TwinWindows(self.kernel, self.grid, self.case, coupling.stopwatch)
+            self._loop(state, output, twins)
             coupling.stopwatch.seconds["halo"] = self.grid.exchange_seconds
             summary = coupling.finish(
                 state_sha256=state_sha256(state, self.grid),
                 mass={key: ConservedSum(start=start[key], end=end) for key, end in self._sums(state).items()},
+                twins=twins.windows,
             )
         if self.grid.rank == 0:
             self._lines.update(coupling.progress)
@@ -101,10 +104,13 @@ class Simulation:
         """Free the grid. Collective: yes."""
         self.grid.close()
 
-    def _loop(self, state: State, output: FieldsFile) -> None:
+    def _loop(self, state: State, output: FieldsFile, twins: TwinWindows) -> None:
         for step in range(1, self.case.run.steps + 1):
             self.kernel.step(state, self.grid, self.case.run.dt, self._evaluate)
             self.coupling.end_step()
+            window = twins.follow(step, state)
+            if window is not None and self.grid.rank == 0:
+                self._lines.say(window_line(window))
             if self.grid.rank == 0 and self._lines.due(step):
                 self._lines.update(self.coupling.progress)
             every = self.case.run.output_every

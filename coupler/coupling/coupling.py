@@ -1,7 +1,7 @@
 """The coupling: the door for people who keep their own loop, mesh and MPI calls."""
 
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -22,7 +22,7 @@ from coupler.operator import Operator, Signature
 from coupler.plugin import build, load
 from coupler.progress import Progress
 from coupler.runfolder import RunFolder
-from coupler.summary import ConservedSum, Summary
+from coupler.summary import ConservedSum, Summary, TwinWindow
 
 # Room for so many elements where nobody says how many there will be.
 _FIRST_ELEMENTS = 4096
@@ -194,6 +194,40 @@ class Coupling:
             _check_out(out, x, signature)
         return session.evaluate(index, x, numbers, float(dt), out)
 
+    def truth(self, inputs: ArrayLike, dt: float, *, operator: str | None = None) -> NDArray[np.float64]:
+        """Compute the truth of some elements beside the run, as for a twin of its state that goes by physics alone.
+
+        Nothing of it is counted: no decision, no coin, no sample, no record, and the seconds go to ``twin``. What
+        :meth:`inputs` gave is left alone.
+
+        Parameters
+        ----------
+        inputs : array_like (n, n_in)
+            Operator inputs, any number of elements.
+        dt : float
+            Time step.
+        operator : str, optional
+            Which one, where there are several.
+
+        Returns
+        -------
+        ndarray (n, n_out)
+            A new array, bitwise what :meth:`evaluate` gives where it computes the truth.
+
+        Raises
+        ------
+        FieldMismatch
+            If the inputs do not fit the operator.
+        LifecycleError
+            Outside of the context.
+
+        Collective: no.
+        """
+        asked = self._running.routes[self._index(operator)].operator
+        x = _checked_inputs(inputs, asked.signature)
+        with self.stopwatch.timing("twin"):
+            return np.array(asked.evaluate_truth(x, float(dt)))
+
     def end_step(self) -> None:
         """End a time step: take in the reduction of the step before, start this step's.
 
@@ -206,7 +240,13 @@ class Coupling:
         """
         self._running.end_step()
 
-    def finish(self, *, state_sha256: str | None = None, mass: Mapping[str, ConservedSum] | None = None) -> Summary:
+    def finish(
+        self,
+        *,
+        state_sha256: str | None = None,
+        mass: Mapping[str, ConservedSum] | None = None,
+        twins: Sequence[TwinWindow] = (),
+    ) -> Summary:
         """End the run: write what is left, stop what was started, write ``summary.json``.
 
         Parameters
@@ -215,6 +255,8 @@ class Coupling:
             Hash of the final fields, if somebody has it.
         mass : mapping, optional
             Conserved sums.
+        twins : sequence of TwinWindow
+            What was run twice, if somebody did.
 
         Returns
         -------
@@ -225,7 +267,7 @@ class Coupling:
         """
         if self._summary is None:
             session = self._running
-            results = replace(session.results(), state_sha256=state_sha256, mass=dict(mass or {}))
+            results = replace(session.results(), state_sha256=state_sha256, mass=dict(mass or {}), twins=twins)
             self._summary = session.finish(results)
         return self._summary
 
@@ -345,14 +387,19 @@ def _check_out(out: NDArray[np.float64], inputs: NDArray[np.float64], signature:
         )
 
 
-def _checked(inputs: ArrayLike, ids: ArrayLike, signature: Signature) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+def _checked_inputs(inputs: ArrayLike, signature: Signature) -> NDArray[np.float64]:
     x = np.ascontiguousarray(inputs, dtype=np.float64)
-    numbers = np.ascontiguousarray(ids)
     if x.ndim != 2 or x.shape[1] != len(signature.inputs):
         raise FieldMismatch(
             f"The inputs have shape {x.shape}; the operator takes (n, {len(signature.inputs)}): "
             f"{', '.join(signature.input_names)}."
         )
+    return x
+
+
+def _checked(inputs: ArrayLike, ids: ArrayLike, signature: Signature) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    x = _checked_inputs(inputs, signature)
+    numbers = np.ascontiguousarray(ids)
     if numbers.shape != (len(x),) or numbers.dtype.kind not in "iu":
         raise FieldMismatch(
             f"The ids have shape {numbers.shape} and type {numbers.dtype}; there must be one whole number per element, "

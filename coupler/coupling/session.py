@@ -185,7 +185,8 @@ class Session:
         self._start_reduction()
         self._take_in(self._step + 1)
         self._read()
-        results = replace(results, loop_seconds=self._stopwatch.total - self._stopwatch.seconds["setup"])
+        seconds = self._stopwatch.seconds
+        results = replace(results, loop_seconds=self._stopwatch.total - seconds["setup"] - seconds["twin"])
         with self._stopwatch.timing("io"):
             self._journal.flush()
             if self._steering is not None:

@@ -11,7 +11,7 @@ from coupler.config import Case
 from coupler.coupling.account import Account
 from coupler.coupling.route import Route
 from coupler.records import Event, EventKind
-from coupler.summary import ConservedSum, EventSummary, ModelSummary, Seconds, Summary
+from coupler.summary import ConservedSum, EventSummary, ModelSummary, Seconds, Summary, TwinWindow
 
 
 @dataclass(frozen=True)
@@ -29,13 +29,15 @@ class Results:
     events : sequence of Event
         What happened to models and switches.
     loop_seconds : float
-        From the first step to the last on this rank [s].
+        From the first step to the last on this rank, without what was run twice [s].
     lending_seconds : float
         Thereof with the truth of neighbours' elements [s].
     state_sha256 : str or None
         Hash of the final fields.
     mass : dict
         Conserved sums.
+    twins : sequence of TwinWindow
+        What was run twice.
     """
 
     steps: int
@@ -46,6 +48,7 @@ class Results:
     lending_seconds: float = 0.0
     state_sha256: str | None = None
     mass: dict[str, ConservedSum] = field(default_factory=dict)
+    twins: Sequence[TwinWindow] = ()
 
 
 def statement(
@@ -93,6 +96,7 @@ def statement(
         reasons=account.reasons(),
         shared=account.shared(),
         wait_hidden_share=_hidden_share(comm, lines),
+        twins=list(results.twins),
     )
 
 
