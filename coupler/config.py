@@ -139,6 +139,13 @@ class ControllerSection(Section):
         ge=0,
         le=256,
     )
+    repair: float = _key(
+        1.0,
+        "largest change of an output by which an answer is moved onto the operator's conserved sums before it is "
+        "judged; what misses them by more goes to the truth; 0: answers stay as they are",
+        unit="tolerances",
+        ge=0,
+    )
     economics: Literal["auto", "off"] = _key(
         "auto",
         "auto: a surrogate that costs more than it saves is switched off, and tried again now and then, by measured "

@@ -354,6 +354,7 @@ def _controller(case: Case) -> Controller:
         params=section.params,
         seed=case.run.seed,
         alarm_rate=section.alarm_rate,
+        repair=section.repair,
     )
 
 

@@ -24,6 +24,7 @@ from coupler.controller import (
     put_rows,
 )
 from coupler.controller.regions import Regions, watch
+from coupler.controller.repair import repair
 from coupler.controller.trial import compare
 from coupler.coupling.counts import Counts, CountsShape
 from coupler.errors import CouplerError, FieldMismatch
@@ -460,6 +461,7 @@ class Route:
         assert self._gate is not None
         started, space, state = time.perf_counter(), self._space, self.state
         self.asked_elements += len(piece.ids)
+        self._repair(piece.inputs, answer.mean)
         score = self.controller.rule.scores(
             state.gate, Question(piece.inputs, answer.score, piece.ids, piece.step, piece.call)
         )
@@ -485,6 +487,11 @@ class Route:
             started = time.perf_counter()
             self._measure(answer.mean, score, rest, space.reasons[rest], rest_truth)
             self._spent.gate += time.perf_counter() - started
+
+    def _repair(self, inputs: Floats, mean: Floats) -> None:
+        """Move answers that miss a conserved sum by little onto it."""
+        assert self._gate is not None
+        repair(inputs, mean, self._gate.limits, self._atol, self._rtol, self.controller.repair)
 
     def _barred(self, piece: Piece) -> NDArray[np.bool_]:
         """Say which elements lie in a region under alarm; nobody is looked at while there is none."""
@@ -526,6 +533,7 @@ class Route:
         answer = self._answer(piece)
         place[...] = before
         if answer.arrived:
+            self._repair(questions, answer.mean)
             compare(defence, answer.mean, truth, self._atol, self._rtol, self.controller.cap, self.counts.trial)
 
     def _go_without(self, piece: Piece, reason: Reason, truth: Floats) -> None:
