@@ -82,9 +82,11 @@ class Simulation:
 
         Collective: yes.
         """
-        with self.coupling as coupling:
+        with self.coupling.preparing():
             state = self.grid.state(self.kernel.fields)
             self.kernel.start(state, self.grid)
+            self._foresee(state)
+        with self.coupling as coupling:
             start = self._sums(state)
             output = FieldsFile(coupling.folder.fields, self.grid, self.kernel.fields)
             self._write(output, state, 0)
@@ -131,6 +133,13 @@ class Simulation:
         outputs = self.coupling.evaluate(inputs, ids, dt, operator=name, out=self._outputs[name])
         with stopwatch.timing("scatter"):
             passage.scatter(outputs)
+
+    def _foresee(self, state: State) -> None:
+        """Show the coupling the elements of the start, for it to see whether a model could save anything."""
+        for operator in self.kernel.operators.values():
+            name, ids = self._names[id(operator)], self.grid.ids
+            inputs = np.empty((ids.size, len(operator.signature.inputs)))
+            self.coupling.foresee(self._passage(name, operator, state).gather(inputs), self.case.run.dt, operator=name)
 
     def _passage(self, name: str, operator: Operator, state: State) -> Passage:
         """Give the way between fields and rows, and see to it that there are rows for the outputs."""

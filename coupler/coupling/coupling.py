@@ -1,7 +1,8 @@
 """The coupling: the door for people who keep their own loop, mesh and MPI calls."""
 
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +17,7 @@ from coupler.clock import Stopwatch
 from coupler.config import Case, read_case
 from coupler.controller import Controller
 from coupler.coupling.nodes import abort, on_first
+from coupler.coupling.preview import PreviewCosts, preview
 from coupler.coupling.session import Session, SessionPlan
 from coupler.errors import ConfigError, CouplerError, FieldMismatch, LifecycleError, PluginError, did_you_mean
 from coupler.operator import Operator, Signature
@@ -92,12 +94,14 @@ class Coupling:
         self._summary: Summary | None = None
         self._indices = {name: index for index, name in enumerate(named)}
         self._checked_ids: object = None
+        self._previews: dict[str, PreviewCosts] = {}
 
     def __enter__(self) -> Self:
         if self._session is not None:
             raise LifecycleError("A coupling is one run and was started before: make another for another run.")
         with self.stopwatch.timing("setup"):
-            self._session = Session(self._plan, self._comm, self.stopwatch)
+            plan = replace(self._plan, hopeless=self._hopeless())
+            self._session = Session(plan, self._comm, self.stopwatch)
         return self
 
     def __exit__(
@@ -111,6 +115,47 @@ class Coupling:
         except BaseException as late:
             self._fail(late)
             raise
+
+    @contextmanager
+    def preparing(self) -> Iterator[None]:
+        """Do what comes before the run: if it fails on one rank all ranks end, as inside of the coupling's context.
+
+        Collective: no, but what fails ends all.
+        """
+        try:
+            yield
+        except BaseException as error:
+            self._fail(error)
+            raise
+
+    def foresee(self, inputs: ArrayLike, dt: float, *, operator: str | None = None) -> None:
+        """Show elements like those to come, before the context is entered.
+
+        If their truth costs less than asking, on every rank and for every operator, nothing is started for a model
+        that could save nothing; ``controller.economics = "off"`` starts it all the same.
+
+        Parameters
+        ----------
+        inputs : array_like (n, n_in)
+            Operator inputs; n may be 0.
+        dt : float
+            Time step.
+        operator : str, optional
+            Which one, where there are several.
+
+        Raises
+        ------
+        FieldMismatch
+            If the inputs do not fit the operator.
+
+        Collective: no.
+        """
+        name = list(self._plan.operators)[self._index(operator)]
+        shown = self._plan.operators[name]
+        x, _ = _checked(inputs, np.arange(len(np.asarray(inputs))), shown.signature)
+        if self._economical:
+            with self.stopwatch.timing("setup"):
+                self._previews[name] = preview(shown, x, float(dt))
 
     @property
     def folder(self) -> RunFolder:
@@ -280,6 +325,24 @@ class Coupling:
             build(plugin, section.params, operator.signature, key="surrogate.params")
 
     @property
+    def _economical(self) -> bool:
+        case, controller = self.case, self._plan.controller
+        timed = case.learning.mode != "deterministic"
+        return timed and controller.mode == "certified" and case.controller.economics == "auto"
+
+    def _hopeless(self) -> str:
+        """Say why no model could save anything, on all ranks alike; nothing if one could, or nobody knows."""
+        shown = len(self._previews) == len(self._plan.operators)
+        mine = shown and all(costs.hopeless for costs in self._previews.values())
+        if not self._comm.allreduce(mine, MPI.LAND):
+            return ""
+        costs = self._comm.allreduce(np.sum(list(self._previews.values()), axis=0))
+        return (
+            f"never switched on: for the elements at the start the truth takes {costs[0] * 1e6:.3g} µs in all, and "
+            f"asking alone {costs[1] * 1e6:.3g} µs"
+        )
+
+    @property
     def _started(self) -> Session:
         if self._session is None:
             raise LifecycleError("The coupling has not been started: use it inside `with coupling:`.")
@@ -299,7 +362,8 @@ class Coupling:
         """
         if self._comm.size > 1:
             abort(_last_words(error), _exit_code(error))
-        self._started.release()
+        if self._session is not None:
+            self._session.release()
 
     def _index(self, operator: str | None) -> int:
         indices = self._indices

@@ -366,10 +366,10 @@ class Route:
         """Why no question can be asked now, if so."""
         if not self.controller.asks:
             return Reason.PHYSICS
-        if self.state.version == 0:
-            return Reason.NO_MODEL
         if self.off:
             return Reason.SWITCHED_OFF
+        if self.state.version == 0:
+            return Reason.NO_MODEL
         assert self.transport is not None
         if self._must_answer:
             return None

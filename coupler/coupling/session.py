@@ -66,6 +66,8 @@ class SessionPlan:
         What the default run folder is named after.
     elements : int
         Most elements this rank asks about at once.
+    hopeless : str
+        Why no model could save anything, so that nothing is started for one; empty if one could.
     """
 
     case: Case
@@ -74,6 +76,12 @@ class SessionPlan:
     out: Path | None
     name: str
     elements: int
+    hopeless: str = ""
+
+    @property
+    def learns(self) -> bool:
+        """Whether there is to be a model."""
+        return self.controller.asks and not self.hopeless
 
 
 class Session:
@@ -116,9 +124,11 @@ class Session:
             if self._nodes.first:
                 failed.callback(self.folder.abandon)
             self._benches = self._start_sharing()
-            self._steering: Steering | None = self._start_learning(started) if plan.controller.asks else None
+            self._steering: Steering | None = self._start_learning(started) if plan.learns else None
             self._journal = Journal(self.folder, self._nodes, tuple(plan.operators))
             started.callback(self._journal.close)
+            if plan.hopeless:
+                self._switch_all_off()
             # Where no model can ever take over, nothing hangs on a step's sums, and books are kept for many at once:
             # after the truth of a step every line of Python has left the caches, and costs five times as much.
             self._bookish = bool(self._benches) or (self._steering is not None and self._steering.learns)
@@ -226,6 +236,11 @@ class Session:
             stopwatch=self._stopwatch,
             regions=case.controller.regions if self._plan.controller.asks else 0,
         )
+
+    def _switch_all_off(self) -> None:
+        for index, route in enumerate(self.routes):
+            route.off = True
+            self._note([Event(1, index, EventKind.SWITCHED_OFF, 0, self._plan.hopeless)])
 
     def _start_learning(self, started: ExitStack) -> "Steering":
         # Imported here: a run of physics alone needs neither torch nor Ray.
