@@ -19,6 +19,7 @@ from coupler.coupling.account import Account, StepTotals
 from coupler.coupling.counts import Counts
 from coupler.coupling.journal import Journal
 from coupler.coupling.nodes import Nodes, on_first, together
+from coupler.coupling.recorder import TapeRecorder
 from coupler.coupling.reduction import StepReduction
 from coupler.coupling.route import Route
 from coupler.coupling.sharing import SharingSwitch, open_workshop
@@ -29,6 +30,7 @@ from coupler.operator import Operator
 from coupler.progress import Progress
 from coupler.runfolder import claim
 from coupler.summary import ModelSummary, Summary
+from coupler.tape import TapeCall
 
 if TYPE_CHECKING:
     from coupler.coupling.learner import Learner
@@ -118,6 +120,8 @@ class Session:
             self._learners: list[Learner] = self._start_learning(started) if plan.controller.asks else []
             self._journal = Journal(self.folder, self._nodes, tuple(plan.operators))
             started.callback(self._journal.close)
+            taped = plan.case.output.tape
+            self._recorder = TapeRecorder(self.folder, self._nodes, plan.operators, plan.case) if taped else None
             # Where no model can ever take over, nothing hangs on a step's sums, and books are kept for many at once:
             # after the truth of a step every line of Python has left the caches, and costs five times as much.
             self._bookish = bool(self._benches) or any(learner.learns for learner in self._learners)
@@ -158,6 +162,9 @@ class Session:
         if bench is not None:
             with self._stopwatch.timing("truth"):
                 bench.help()
+        if self._recorder is not None:
+            with self._stopwatch.timing("io"):
+                self._recorder.record(index, TapeCall(self._step + 1, self._call, dt, ids, inputs, outputs))
         self._call += 1
         return outputs
 
@@ -175,6 +182,9 @@ class Session:
         if self._learners:
             with self._stopwatch.timing("learn"):
                 self._learn(counts)
+        if self._recorder is not None:
+            with self._stopwatch.timing("io"):
+                self._recorder.end_step()
 
     def finish(self, results: Results) -> Summary:
         """Write what is left, stop everything, write the summary. Collective: yes."""
@@ -186,6 +196,8 @@ class Session:
         results = replace(results, loop_seconds=self._stopwatch.total - self._stopwatch.seconds["setup"])
         with self._stopwatch.timing("io"):
             self._journal.flush()
+            if self._recorder is not None:
+                self._recorder.finish()
             for learner in self._learners:
                 learner.flush()
         self.release()
