@@ -1,6 +1,9 @@
 """The recorder: every rank's operator calls with their truth, gathered to rank 0 and put on tape there."""
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from mpi4py import MPI
@@ -19,6 +22,7 @@ from coupler.tape import SEGMENT_BYTES, TapeCall, TapeHead, TapeWriter
 GATHER_BYTES = 64 * 2**20
 """Rows of all ranks together that are gathered at once: from so many on, at the end of the next step."""
 
+Scalar = TypeVar("Scalar", bound=np.generic)
 _RECORDED = 0x7A9D
 _CALL = np.dtype([("step", np.int64), ("call", np.int64), ("dt", np.float64), ("rows", np.int64)])
 
@@ -60,18 +64,18 @@ class TapeRecorder:
         self._choice = _Choice(case.output.tape_share)
         self._pending = [_Pending(operator.signature) for operator in operators.values()]
         self._reduction = StepReduction(nodes.job, 1)
-        self._writers: list[TapeWriter] = []
+        self._orders = [_Order() for _ in operators]
 
-        def create() -> None:
+        def create() -> list[TapeWriter]:
             folder.tape.mkdir(exist_ok=True)
-            for name, operator in operators.items():
-                head = TapeHead(name, operator.signature, case.controller.mode, self._every, case.output.tape_share)
-                # All operators' segments together fit the bound, however many there are.
-                size = segment_bytes // len(operators)
-                self._writers.append(TapeWriter(folder.tape, head, segment_bytes=size))
+            heads = [
+                TapeHead(name, operator.signature, case.controller.mode, self._every, case.output.tape_share)
+                for name, operator in operators.items()
+            ]
+            # All operators' segments together fit the bound, however many there are.
+            return [TapeWriter(folder.tape, head, segment_bytes=segment_bytes // len(heads)) for head in heads]
 
-        on_first(nodes.job, create)
-        self._orders = [_Order() for _ in self._writers]
+        self._writers = on_first(nodes.job, create)
 
     def record(self, operator: int, call: TapeCall) -> None:
         """Take one call of this rank; its arrays are copied. Collective: no."""
@@ -103,16 +107,13 @@ class TapeRecorder:
     def finish(self) -> None:
         """Write the rest of all tapes. Collective: yes."""
         self.flush()
-        for writer in self._writers:
+        for writer in self._writers if self._comm.rank == 0 else ():
             writer.close()
 
     def _gather(self) -> None:
-        for number, pending in enumerate(self._pending):
-            calls, rows = pending.take()
-            everyone_s_calls, everyone_s_rows = _gathered(self._comm, calls), _gathered(self._comm, rows)
-            if self._comm.rank == 0:
-                for call in _merged(everyone_s_calls, everyone_s_rows, self._orders[number]):
-                    self._writers[number].add(call)
+        for pending, order, writer in zip(self._pending, self._orders, self._writers, strict=True):
+            for call in _gathered_calls(self._comm, pending):
+                writer.add(order.sorted(call))
 
 
 class _Choice:
@@ -135,34 +136,43 @@ class _Choice:
         return self._rows
 
 
+class _Rows(NamedTuple):
+    """Elements of many calls, one call after another."""
+
+    ids: NDArray[np.int64]
+    inputs: NDArray[np.float64]
+    truth: NDArray[np.float64]
+
+
 class _Pending:
     """Calls of this rank for one operator that have not been gathered."""
 
     def __init__(self, signature: Signature) -> None:
-        self._row = np.dtype(
-            [
-                ("id", np.int64),
-                ("inputs", np.float64, (len(signature.inputs),)),
-                ("truth", np.float64, (len(signature.outputs),)),
-            ]
+        self._nothing = _Rows(
+            np.empty(0, np.int64), np.empty((0, len(signature.inputs))), np.empty((0, len(signature.outputs)))
         )
-        self._calls: list[tuple[int, int, float, int]] = []
-        self._rows: list[NDArray[np.void]] = []
+        self._calls: list[TapeCall] = []
         self.nbytes = 0
 
     def add(self, call: TapeCall, chosen: NDArray[np.intp] | slice) -> None:
-        ids = call.ids[chosen]
-        rows = np.empty(len(ids), self._row)
-        rows["id"], rows["inputs"], rows["truth"] = ids, call.inputs[chosen], call.truth[chosen]
-        self._calls.append((call.step, call.call, call.dt, len(ids)))
-        self._rows.append(rows)
-        self.nbytes += rows.nbytes + _CALL.itemsize
+        ids, inputs, truth = call.ids[chosen], call.inputs[chosen], call.truth[chosen]
+        if isinstance(chosen, slice):  # which copies nothing
+            ids, inputs, truth = ids.copy(), inputs.copy(), truth.copy()
+        self._calls.append(TapeCall(call.step, call.call, call.dt, ids, inputs, truth))
+        self.nbytes += self._calls[-1].nbytes
 
-    def take(self) -> tuple[NDArray[np.void], NDArray[np.void]]:
-        """Give the calls and the rows of all of them, and begin anew."""
-        calls, rows = np.array(self._calls, _CALL), np.concatenate([np.empty(0, self._row), *self._rows])
-        self._calls, self._rows, self.nbytes = [], [], 0
-        return calls, rows
+    def take(self) -> list[TapeCall]:
+        """Give the calls, and begin anew."""
+        calls, self._calls, self.nbytes = self._calls, [], 0
+        return calls
+
+    def rows_of(self, calls: Sequence[TapeCall]) -> _Rows:
+        """Put the rows of calls together."""
+        return _Rows(
+            np.concatenate([self._nothing.ids, *(call.ids for call in calls)]),
+            np.concatenate([self._nothing.inputs, *(call.inputs for call in calls)]),
+            np.concatenate([self._nothing.truth, *(call.truth for call in calls)]),
+        )
 
 
 class _Order:
@@ -170,14 +180,18 @@ class _Order:
 
     def __init__(self) -> None:
         self._ids = np.empty(0, np.int64)
-        self._order = np.empty(0, np.intp)
+        self._order: NDArray[np.intp] | None = None  # none is needed
 
-    def of(self, ids: NDArray[np.int64]) -> NDArray[np.intp]:
-        """Give the rows in order of their ids."""
-        if not np.array_equal(ids, self._ids):
-            self._ids, self._order = ids, np.argsort(ids, kind="stable")
-            _check_unique(ids[self._order])
-        return self._order
+    def sorted(self, call: TapeCall) -> TapeCall:
+        """Give a call with its rows in order of their ids."""
+        if not np.array_equal(call.ids, self._ids):
+            order = np.argsort(call.ids, kind="stable")
+            _check_unique(call.ids[order])
+            self._ids, self._order = call.ids, order if (np.diff(order) < 0).any() else None
+        if self._order is None:
+            return call
+        rows = self._order
+        return replace(call, ids=call.ids[rows], inputs=call.inputs[rows], truth=call.truth[rows])
 
 
 def _check_unique(ids: NDArray[np.int64]) -> None:
@@ -190,49 +204,58 @@ def _check_unique(ids: NDArray[np.int64]) -> None:
         )
 
 
-def _gathered(comm: MPI.Intracomm, mine: NDArray[np.void]) -> NDArray[np.void]:
-    """Give the records of all ranks, one rank after the other, on rank 0, and none elsewhere. Collective: yes."""
+def _gathered_calls(comm: MPI.Intracomm, pending: _Pending) -> Iterator[TapeCall]:
+    """Give the calls of all ranks in order of step and call, on rank 0, and none elsewhere. Collective: yes."""
+    mine = pending.take()
     if comm.size == 1:
-        return mine
+        return iter(mine)
+    heads = np.array([(call.step, call.call, call.dt, len(call)) for call in mine], _CALL)
+    ids, inputs, truth = pending.rows_of(mine)
+    del mine
+    heads = _gathered(comm, heads)
+    rows = _Rows(_gathered(comm, ids), _gathered(comm, inputs), _gathered(comm, truth))
+    return _merged(heads, rows)
+
+
+def _gathered(comm: MPI.Intracomm, mine: NDArray[Scalar]) -> NDArray[Scalar]:
+    """Give the rows of all ranks, one rank after the other, on rank 0, and none elsewhere. Collective: yes."""
     lengths = np.zeros(comm.size, np.int64)
     wait([comm.Igather(np.array([len(mine)], np.int64), lengths)])
-    everyone = np.empty(int(lengths.sum()) if comm.rank == 0 else 0, mine.dtype)
-    # In units of records: bytes would be too many for MPI's 32-bit counts from 2 GiB on.
-    record = MPI.BYTE.Create_contiguous(mine.dtype.itemsize).Commit()
-    arriving = [everyone.view(np.uint8), lengths, record] if comm.rank == 0 else None
-    wait([comm.Igatherv([mine.view(np.uint8), len(mine), record], arriving)])
-    record.Free()
+    everyone = np.empty((int(lengths.sum()) if comm.rank == 0 else 0, *mine.shape[1:]), mine.dtype)
+    # In units of rows: bytes would be too many for MPI's 32-bit counts from 2 GiB on.
+    row = MPI.BYTE.Create_contiguous(mine.dtype.itemsize * math.prod(mine.shape[1:])).Commit()
+    arriving = [everyone.view(np.uint8), lengths, row] if comm.rank == 0 else None
+    wait([comm.Igatherv([mine.view(np.uint8), len(mine), row], arriving)])
+    row.Free()
     return everyone
 
 
-def _merged(calls: NDArray[np.void], rows: NDArray[np.void], order: _Order) -> Iterator[TapeCall]:
-    """Put together what the ranks have of each call, in order of step, call and id."""
-    stops = np.cumsum(calls["rows"])
-    by_name = np.lexsort((calls["call"], calls["step"]))
-    names = np.stack([calls["step"], calls["call"]])[:, by_name]
+def _merged(heads: NDArray[np.void], rows: _Rows) -> Iterator[TapeCall]:
+    """Put together what the ranks have of each call."""
+    stops = np.cumsum(heads["rows"])
+    starts = stops - heads["rows"]
+    by_name = np.lexsort((heads["call"], heads["step"]))
+    names = np.stack([heads["step"], heads["call"]])[:, by_name]
     changes = np.flatnonzero((names[:, 1:] != names[:, :-1]).any(axis=0)) + 1
     for part in np.split(by_name, changes) if len(by_name) else ():
-        parts = [rows[stops[i] - calls["rows"][i] : stops[i]] for i in part]
-        together = np.concatenate(parts)
-        first = calls[part[0]]
-        sorted_rows = together[order.of(np.ascontiguousarray(together["id"]))]
+        places = [slice(starts[i], stops[i]) for i in part]
         yield TapeCall(
-            step=int(first["step"]),
-            call=int(first["call"]),
-            dt=_common_dt(calls[part]),
-            ids=np.ascontiguousarray(sorted_rows["id"]),
-            inputs=np.ascontiguousarray(sorted_rows["inputs"]),
-            truth=np.ascontiguousarray(sorted_rows["truth"]),
+            step=int(heads["step"][part[0]]),
+            call=int(heads["call"][part[0]]),
+            dt=_common_dt(heads[part]),
+            ids=np.concatenate([rows.ids[place] for place in places]),
+            inputs=np.concatenate([rows.inputs[place] for place in places]),
+            truth=np.concatenate([rows.truth[place] for place in places]),
         )
 
 
-def _common_dt(calls: NDArray[np.void]) -> float:
+def _common_dt(heads: NDArray[np.void]) -> float:
     """Give the time step of all ranks that have elements in a call; of the first, if none has any."""
-    used = np.unique(calls["dt"][calls["rows"] > 0])
+    used = np.unique(heads["dt"][heads["rows"] > 0])
     if len(used) > 1:
         raise FieldMismatch(
-            f"step {calls['step'][0]}: ranks called evaluate with dt = {used[0]} and dt = {used[-1]} in the same call, "
+            f"step {heads['step'][0]}: ranks called evaluate with dt = {used[0]} and dt = {used[-1]} in the same call, "
             "and a tape keeps one dt per call. Make calls with different dt one after the other on every rank, with no "
             "elements where a rank has none, or set output.tape = false."
         )
-    return float(used[0] if len(used) else calls["dt"][0])
+    return float(used[0] if len(used) else heads["dt"][0])

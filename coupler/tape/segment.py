@@ -60,8 +60,8 @@ def write_segment(path: Path, head: TapeHead, calls: Sequence[TapeCall]) -> None
     image = io.BytesIO()
     with h5py.File(image, "w") as file:
         _put_head(file, head)
-        for name, data in _columns(head.signature, calls).items():
-            _put(file, name, data)
+        _put_rows(file, head.signature, calls)
+        _put_index(file, calls)
     try:
         with replacing(path) as temporary:
             temporary.write_bytes(image.getbuffer())
@@ -178,25 +178,46 @@ def _head(file: h5py.File) -> TapeHead:
     )
 
 
-def _columns(signature: Signature, calls: Sequence[TapeCall]) -> dict[str, NDArray[np.generic]]:
-    return {
-        "ids": np.concatenate([np.empty(0, np.int64), *(call.ids for call in calls)]),
-        "inputs": np.concatenate([np.empty((0, len(signature.inputs))), *(call.inputs for call in calls)]),
-        "truth": np.concatenate([np.empty((0, len(signature.outputs))), *(call.truth for call in calls)]),
-        "step": np.array([call.step for call in calls], np.int64),
-        "call": np.array([call.call for call in calls], np.int64),
-        "dt": np.array([call.dt for call in calls], np.float64),
-        "offset": np.cumsum([0, *map(len, calls)], dtype=np.int64),
-    }
+def _put_index(file: h5py.File, calls: Sequence[TapeCall]) -> None:
+    _put(file, "step", [np.array([call.step for call in calls], np.int64)])
+    _put(file, "call", [np.array([call.call for call in calls], np.int64)])
+    _put(file, "dt", [np.array([call.dt for call in calls], np.float64)])
+    _put(file, "offset", [np.cumsum([0, *map(len, calls)], dtype=np.int64)])
 
 
-def _put(file: h5py.File, name: str, data: NDArray[np.generic]) -> None:
+def _put_rows(file: h5py.File, signature: Signature, calls: Sequence[TapeCall]) -> None:
+    _put(file, "ids", [np.empty(0, np.int64), *(call.ids for call in calls)])
+    _put(file, "inputs", [np.empty((0, len(signature.inputs))), *(call.inputs for call in calls)])
+    _put(file, "truth", [np.empty((0, len(signature.outputs))), *(call.truth for call in calls)])
+
+
+def _put(file: h5py.File, name: str, parts: Sequence[NDArray[np.generic]]) -> None:
     """Write one column. The checksum finds what a disk lost; a truncated file HDF5 refuses by itself."""
-    rows, rest = len(data), data.shape[1:]
+    rows, rest = sum(map(len, parts)), parts[0].shape[1:]
     pieces = max(1, math.ceil(rows / _CHUNK_ROWS))
-    # Chunks of one length: what the last one lacks is written, too.
-    chunks = (max(1, math.ceil(rows / pieces)), *rest)
-    file.create_dataset(name, data=data, maxshape=(None, *rest), chunks=chunks, fletcher32=True)
+    dataset = file.create_dataset(
+        name,
+        shape=(rows, *rest),
+        dtype=parts[0].dtype,
+        maxshape=(None, *rest),
+        # All of one length: what the last one lacks is written, too.
+        chunks=(max(1, math.ceil(rows / pieces)), *rest),
+        fletcher32=True,
+    )
+    start = 0
+    for block in _blocks(parts):
+        dataset[start : start + len(block)] = block
+        start += len(block)
+
+
+def _blocks(parts: Sequence[NDArray[np.generic]]) -> Iterator[NDArray[np.generic]]:
+    """Put small parts together and leave large ones alone: a copy of everything costs as much as writing it."""
+    together: list[NDArray[np.generic]] = []
+    for number, part in enumerate(parts, start=1):
+        together.append(part)
+        if sum(map(len, together)) >= _CHUNK_ROWS or number == len(parts):
+            yield np.concatenate(together) if len(together) > 1 else part
+            together = []
 
 
 def _check_index(signature: Signature, shapes: dict[str, tuple[int, ...]], index: dict[str, NDArray[np.int64]]) -> None:
