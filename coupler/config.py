@@ -223,9 +223,18 @@ class RaySection(Section):
 
 
 class OutputSection(Section):
-    """What is drawn at the end of a run."""
+    """What a run draws at its end, and what it records meanwhile."""
 
     pictures: bool = _key(True, "draw the fields and the budget over time into the run folder")
+    tape: bool = _key(
+        False,
+        "record every operator call with its truth into tape/, to compare policies and models on it later; in mode "
+        "physics or shadow, 8 bytes per element and call for its id and for every input and output",
+    )
+    tape_every: int = _key(1, "record the calls of every n-th step only", unit="steps", ge=1)
+    tape_share: Annotated[float, Field(gt=0, le=1)] = _key(
+        1.0, "share of the elements that is recorded: the same ones in every step, on any number of ranks"
+    )
 
 
 class Case(Section):
@@ -240,7 +249,7 @@ class Case(Section):
     controller: ControllerSection = Field(default=ControllerSection(), description="when an answer is taken")
     learning: LearningSection = Field(default=LearningSection(), description="when models are trained")
     ray: RaySection = Field(default=RaySection(), description="the Ray cluster")
-    output: OutputSection = Field(default=OutputSection(), description="pictures")
+    output: OutputSection = Field(default=OutputSection(), description="pictures and tapes")
 
     @model_validator(mode="after")
     def _samples_fit_the_buffer(self) -> "Case":
@@ -257,6 +266,16 @@ class Case(Section):
             raise ValueError(
                 f'ray.servers = "{self.ray.servers}" asks for servers, and with exchange.transport = "inprocess" every '
                 "rank answers itself: leave one of the two out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _a_tape_has_truth(self) -> "Case":
+        if self.output.tape and self.controller.mode not in ("physics", "shadow"):
+            raise ValueError(
+                "output.tape = true records the truth of every element, and with controller.mode = "
+                f'"{self.controller.mode}" it is not computed where an answer is taken: set controller.mode to '
+                '"physics" or "shadow", or leave output.tape out'
             )
         return self
 

@@ -19,6 +19,7 @@ from coupler.coupling.account import Account, StepTotals
 from coupler.coupling.counts import Counts
 from coupler.coupling.journal import Journal
 from coupler.coupling.nodes import Nodes, on_first, together
+from coupler.coupling.recorder import TapeRecorder
 from coupler.coupling.reduction import StepReduction
 from coupler.coupling.route import Route, StepSetting
 from coupler.coupling.sharing import SharingSwitch, open_workshop
@@ -30,6 +31,7 @@ from coupler.progress import Progress
 from coupler.records import Event, EventKind
 from coupler.runfolder import claim
 from coupler.summary import ModelSummary, Summary
+from coupler.tape import TapeCall
 
 if TYPE_CHECKING:
     from coupler.coupling.steering import Steering
@@ -129,6 +131,8 @@ class Session:
             started.callback(self._journal.close)
             if plan.hopeless:
                 self._switch_all_off()
+            taped = plan.case.output.tape
+            self._recorder = TapeRecorder(self.folder, self._nodes, plan.operators, plan.case) if taped else None
             # Where no model can ever take over, nothing hangs on a step's sums, and books are kept for many at once:
             # after the truth of a step every line of Python has left the caches, and costs five times as much.
             self._bookish = bool(self._benches) or (self._steering is not None and self._steering.learns)
@@ -169,6 +173,9 @@ class Session:
         if bench is not None:
             with self._stopwatch.timing("truth"):
                 bench.help()
+        if self._recorder is not None:
+            with self._stopwatch.timing("io"):
+                self._recorder.record(index, TapeCall(self._step + 1, self._call, dt, ids, inputs, outputs))
         self._call += 1
         return outputs
 
@@ -187,6 +194,9 @@ class Session:
         if self._steering is not None:
             with self._stopwatch.timing("learn"):
                 self._note(self._steering.end_step(self._step, counts, setting))
+        if self._recorder is not None:
+            with self._stopwatch.timing("io"):
+                self._recorder.end_step()
 
     def finish(self, results: Results) -> Summary:
         """Write what is left, stop everything, write the summary. Collective: yes."""
@@ -201,6 +211,8 @@ class Session:
             self._journal.flush()
             if self._steering is not None:
                 self._steering.flush()
+            if self._recorder is not None:
+                self._recorder.finish()
         self.release()
         routes = dict(zip(self._plan.operators, self.routes, strict=True))
         summary = statement(self._plan.case, self._nodes.job, self._stopwatch, self._account, routes, results)
