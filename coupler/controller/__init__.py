@@ -14,6 +14,7 @@ from coupler.controller.coins import MOST_CALLS, Coins, Stream, tosses, uniforms
 from coupler.controller.controller import Controller, ControllerState, Mode, Watch
 from coupler.controller.gate import Gate, Workspace, audited_sums, judge, losses, put_rows
 from coupler.controller.limits import Limits
+from coupler.controller.statements import Losses, Statements, of_outputs
 
 __all__ = [
     "MOST_CALLS",
@@ -27,7 +28,9 @@ __all__ = [
     "Evidence",
     "Gate",
     "Limits",
+    "Losses",
     "Mode",
+    "Statements",
     "Stream",
     "Tally",
     "Watch",
@@ -35,6 +38,7 @@ __all__ = [
     "audited_sums",
     "judge",
     "losses",
+    "of_outputs",
     "put_rows",
     "quantise",
     "sentence",

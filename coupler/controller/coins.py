@@ -149,9 +149,9 @@ def _philox(c0: Word, c1: Word, c2: Word, c3: Word, k0: Word, k1: Word) -> tuple
     return c0, c1, c2, c3
 
 
-# The number of one element, for compiled loops elsewhere; `uniforms` is what Python calls.
 @njit(cache=True, nogil=True, inline="always")
 def uniform(identity: np.int64, c2: Word, c3: Word, k0: Word, k1: Word) -> np.float64:
+    """Draw the number of one element from the words of key and counter."""
     low, high = Word(identity) & Word(0xFFFFFFFF), Word(identity) >> Word(32)
     first, second, _, _ = _philox(low, high, c2, c3, k0, k1)
     bits = (first >> Word(5)) << Word(26) | (second >> Word(6))

@@ -55,7 +55,7 @@ def least_bound(totals: Words, grid: Floats, price: float) -> np.float64:
     least = np.inf
     for k in range(grid.size):
         least = min(least, (as_share(totals[k]) + price) / grid[k])
-    return least * UNIT
+    return np.float64(least * UNIT)
 
 
 @njit(cache=True, nogil=True, inline="always")

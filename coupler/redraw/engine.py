@@ -12,25 +12,20 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import IntEnum
 from statistics import NormalDist
-from typing import Literal
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
 from coupler.controller import Certificate
-from coupler.controller.coins import Stream, uniform
-from coupler.redraw.arithmetic import Floats, Word, add_product, least_bound, next_ceiling
+from coupler.redraw.arithmetic import Floats, add_product, least_bound, next_ceiling
+from coupler.redraw.audits import Coins, by_gaps, by_tosses, thinned
 from coupler.redraw.crossings import Crossings, Spread
 from coupler.redraw.streams import LossStream, Whole
-
-Coins = Literal["gaps", "tosses"]
 
 # Audited losses that a normal interval waits for before anybody looks at it: fewer would be an easy target.
 LEAST_SEEN = 30
 _PORTION = 50
-# What the numbers of redraws are for, in the call's place of the counter.
-_GAP, _THINNING = 0, 1
 
 
 class Statement(IntEnum):
@@ -186,32 +181,6 @@ def redraw(
     return found
 
 
-def audited_rows(stream: LossStream, number: int, *, coins: Coins = "gaps") -> Whole:
-    """Say which of the listed elements one redraw audits.
-
-    Parameters
-    ----------
-    stream : LossStream
-        Of m listed elements.
-    number : int
-        Of the redraw.
-    coins : {"gaps", "tosses"}
-        As for :func:`redraw`; "tosses" are the coins of :func:`coupler.controller.tosses` with the redraw's number as
-        seed and the element's place in its step as id.
-
-    Returns
-    -------
-    ndarray of int64
-        Rows, ascending.
-
-    Collective: no.
-    """
-    rows = np.empty(stream.loss.size, np.int64)
-    if coins == "gaps":
-        return rows[: _by_gaps(number, stream.first, stream.rate, rows)]
-    return rows[: _by_tosses(number, stream.first, stream.rate, stream.step, stream.place, rows)]
-
-
 def _rules(
     stream: LossStream, certificate: Certificate, deltas: tuple[float, ...]
 ) -> tuple[Floats, NDArray[np.int64], Floats, Floats]:
@@ -221,55 +190,7 @@ def _rules(
         weights[stream.rate == rate] = certificate.weights(float(rate))
     prices = np.array([math.log(certificate.constants / delta) for delta in deltas])
     deviations = np.array([NormalDist().inv_cdf(1 - delta) for delta in deltas])
-    return np.array(certificate.grid), weights, prices, deviations  # type: ignore[return-value]
-
-
-# A coin that falls with probability p falls again after a geometrically distributed number of others; where the rate
-# changes one starts anew, as coins remember nothing.
-@njit(cache=True, nogil=True)
-def _by_gaps(number: int, first: Whole, rate: Floats, rows: Whole) -> int:
-    k0, k1 = Word(number & 0xFFFFFFFF), Word(number >> 32)
-    found, draws, at, scale = 0, 0, np.int64(0), 0.0
-    for group in range(rate.size):
-        start, end = first[group], first[group + 1]
-        if group == 0 or rate[group] != rate[group - 1]:
-            scale = 1.0 / np.log1p(-rate[group]) if rate[group] < 1.0 else 0.0
-            at = start + gap(draws, scale, k0, k1)
-            draws += 1
-        while at < end:
-            rows[found] = at
-            found += 1
-            at += 1 + gap(draws, scale, k0, k1)
-            draws += 1
-    return found
-
-
-@njit(cache=True, nogil=True, inline="always")
-def gap(draw: int, scale: float, k0: np.uint64, k1: np.uint64) -> np.int64:
-    c3 = Word(_GAP << 4 | Stream.REDRAW.value)
-    return np.int64(np.log(1.0 - uniform(np.int64(draw), Word(0), c3, k0, k1)) * scale)
-
-
-@njit(cache=True, nogil=True)
-def _by_tosses(number: int, first: Whole, rate: Floats, step: Whole, place: Whole, rows: Whole) -> int:
-    k0, k1, found = Word(number & 0xFFFFFFFF), Word(number >> 32), 0
-    for group in range(rate.size):
-        c2 = Word(step[group])
-        for at in range(first[group], first[group + 1]):
-            rows[found] = at
-            found += uniform(place[at], c2, Word(0), k0, k1) < rate[group]
-    return found
-
-
-@njit(cache=True, nogil=True)
-def _thinned(number: int, caught: Floats, rows: Whole, count: int) -> int:
-    k0, k1, found = Word(number & 0xFFFFFFFF), Word(number >> 32), 0
-    c3 = Word(_THINNING << 4 | Stream.REDRAW.value)
-    for i in range(count):
-        at = rows[i]
-        rows[found] = at
-        found += uniform(at, Word(0), c3, k0, k1) < caught[at]
-    return found
+    return np.array(certificate.grid), weights, prices, deviations
 
 
 @njit(cache=True, nogil=True)
@@ -299,12 +220,9 @@ def _redraw_portion(
 ) -> None:
     rows = np.empty(loss.size + 1, np.int64)
     for number in range(start, end):
-        if gaps:
-            count = _by_gaps(number, first, rate, rows)
-        else:
-            count = _by_tosses(number, first, rate, step, place, rows)
+        count = by_gaps(number, first, rate, rows) if gaps else by_tosses(number, first, rate, step, place, rows)
         if caught.size > 0:
-            count = _thinned(number, caught, rows, count)
+            count = thinned(number, caught, rows, count)
         _follow(
             rows[:count], loss, exceeded, first, rate, accepted, closes, true, grid, weights, prices, deviations, at,
             crossed[number], peeked[number], bound[number], limit[number],

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from coupler.controller import UNIT, AuditedSums, Controller, ControllerState, quantise
 from coupler.redraw.arithmetic import Floats, Word
+from coupler.redraw.audits import gap
 from coupler.redraw.crossings import Crossings, Spread
-from coupler.redraw.engine import LEAST_SEEN, Statement, gap
+from coupler.redraw.engine import LEAST_SEEN, Statement
 from coupler.redraw.streams import Whole
 
 

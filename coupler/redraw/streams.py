@@ -148,9 +148,8 @@ class ErrorStream:
         Collective: no.
         """
         rates, which = np.unique(np.broadcast_to(audit_rate, self.score.shape), return_inverse=True)
-        assert rates.size == 0 or (0 < rates[0] and rates[-1] <= 1), rates
-        counts, kinds = np.diff(self.first), max(rates.size, 1)
-        step = np.repeat(np.arange(self.steps), counts)
+        assert rates.size == 0 or (rates[0] > 0 and rates[-1] <= 1), rates
+        kinds, step = rates.size, np.repeat(np.arange(self.steps), np.diff(self.first))
         group, groups = step * kinds + which, self.steps * kinds
         accepted = np.maximum(np.nan_to_num(self.score, nan=np.inf, posinf=np.inf, neginf=np.inf), 0.0) < threshold
         loss = quantise(self.error / cap)
@@ -164,9 +163,9 @@ class ErrorStream:
             place=listed - self.first[step[listed]],
             first=np.concatenate([[0], np.cumsum(np.bincount(group[listed], minlength=groups))]),
             rate=np.tile(rates, self.steps),
-            step=np.repeat(np.arange(self.steps), kinds if rates.size else 0),
-            decisions=np.bincount(group, minlength=groups)[: self.steps * rates.size],
-            accepted=np.bincount(group[accepted], minlength=groups)[: self.steps * rates.size],
+            step=np.repeat(np.arange(self.steps), kinds),
+            decisions=np.bincount(group, minlength=groups),
+            accepted=np.bincount(group[accepted], minlength=groups),
         )
 
 
