@@ -47,7 +47,8 @@ MARKS = {"1e4": 1e4, "1e5": 1e5, "1e6": 1e6}
 # Importance audits: rate of high scores over that of low ones, and the share of elements that count as high.
 RATIO, HIGH = 2.0, 0.2
 _CAUGHT = 0.3
-_CURVE = 60
+# What the picture shows along the run, and at how many moments.
+_DRAWN, _CURVE = ("certificate", "peeking-interval"), 60
 _LONGEST_SECONDS = 3600.0
 
 
@@ -167,7 +168,7 @@ def _rows(settled: LossStream, system: str, found: Redraws) -> Iterator[Row]:
         yield _row(
             settled.name, system, delta, count(delta), count(delta, Statement.EXCEEDANCE), Spread.of(ratios[:, -1]),
             **facts, true_loss=settled.true_loss, audits=settled.audits_expected,
-            **(_curves(found, ratios) if delta == DELTAS[0] else {}),
+            **(_curves(found, ratios) if delta == DELTAS[0] and system in _DRAWN else {}),
         )  # fmt: skip
 
 

@@ -41,12 +41,12 @@ class Statement(IntEnum):
 
 @dataclass(frozen=True)
 class Moments:
-    """Steps after which bounds are kept; whether they are crossed is asked after every step.
+    """When bounds are kept; whether they are crossed is asked after every step.
 
     Parameters
     ----------
     steps : tuple of int
-        Numbers of steps done, ascending.
+        The steps, from 0, after which they are, ascending.
     """
 
     steps: tuple[int, ...]
@@ -62,7 +62,9 @@ class Moments:
     def spread(stream: LossStream, count: int) -> "Moments":
         """Choose moments at about equal ratios of the number of decisions, from the first step to the last."""
         decided = stream.decided
-        return Moments.at(stream, np.geomspace(decided[0], decided[-1], count).tolist() if decided.size else ())
+        if decided.size == 0 or decided[-1] == 0:
+            return Moments(())
+        return Moments.at(stream, np.geomspace(max(decided[0], 1), decided[-1], count).round().tolist())
 
 
 @dataclass(frozen=True, eq=False)

@@ -66,7 +66,8 @@ def draw_crossings(name: str, rows: Sequence[Row], path: Path) -> Path | None:
         figure.suptitle(
             f"{name}: bound over true loss, δ = {delta:g}", x=0.01, ha="left", fontsize=9.5, fontweight="bold"
         )
-        above, below = np.ravel(figure.subfigures(2, 1, height_ratios=[max(heights[0], 0.01), heights[1]]))
+        parts: Any = figure.subfigures(2, 1, height_ratios=[max(heights[0], 0.01), heights[1]])
+        above, below = parts
         if strips:
             _draw_fans(above, fans, strips)
         _draw_shares(below.subplots(), cases, delta)

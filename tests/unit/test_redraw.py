@@ -291,17 +291,17 @@ def test_with_every_decision_audited_following_is_the_controllers_own_run():
 
 
 @pytest.mark.validation
-def test_ten_thousand_redraws_of_coins_tossed_one_by_one_keep_the_promise_on_a_million_decisions():
-    for scenario in SCENARIOS:
-        stream = record(scenario, steps=1000, decisions=1000, seed=7).settled(0.3, cap=CAP, audit_rate=0.02)
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_ten_thousand_redraws_of_coins_tossed_one_by_one_keep_the_promise_on_a_million_decisions(scenario):
+    stream = record(scenario, steps=1000, decisions=1000, seed=7).settled(0.3, cap=CAP, audit_rate=0.02)
 
-        found = redraw(stream, certificate(rate=0.02), 10_000, deltas=DELTAS, coins="tosses")
+    found = redraw(stream, certificate(rate=0.02), 10_000, deltas=DELTAS, coins="tosses")
 
-        for delta in DELTAS:
-            for statement in Statement:
-                assert found.crossings(delta, statement).within(delta), scenario
-            assert found.peekings(delta).least > delta, scenario
-        assert found.tightness(0.05).median <= 1.5, scenario
+    for delta in DELTAS:
+        for statement in Statement:
+            assert found.crossings(delta, statement).within(delta)
+        assert found.peekings(delta).least > delta
+    assert found.tightness(0.05).median <= 1.5  # the true loss of all of them is above 0.5 %
 
 
 # Streams, and wrong ones.
@@ -369,6 +369,9 @@ def test_moments_beyond_the_end_of_a_stream_are_left_out():
 
     assert Moments.at(stream, [1e3, 12_000, 1e6]).steps == (3, 39)
     assert Moments.spread(stream, 5).steps[-1] == 39
+    assert Moments.spread(small(steps=0), 5).steps == ()
+    late = stream_from_arrays("late", [np.empty(0), np.zeros(4)], [np.empty(0), np.zeros(4)])
+    assert Moments.spread(late.settled(0.5, cap=CAP, audit_rate=RATE), 5).steps == (1,)
 
 
 def test_a_spread_of_nothing_or_of_what_is_not_finite_is_not_a_number():
