@@ -139,6 +139,14 @@ class ControllerSection(Section):
         ge=0,
         le=256,
     )
+    certify_outputs: bool = _key(
+        False, "whether summary.json states a bound for each output, too; all of them together hold with 1 - delta"
+    )
+    box: dict[str, dict[str, Annotated[list[float], Field(min_length=2, max_length=2)]]] = _key(
+        {},
+        "parts of the input space with statements of their own, as [controller.box.NAME] tables of input = [lower, "
+        "upper]; all of them together hold with 1 - delta",
+    )
     repair: float = _key(
         1.0,
         "largest change of an output by which an answer is moved onto the operator's conserved sums before it is "

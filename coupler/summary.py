@@ -23,6 +23,26 @@ class Decisions(_Record):
     disabled: int = 0
 
 
+class StatementSummary(_Record):
+    """What may be claimed of one output, or of one box of the inputs."""
+
+    decisions: int
+    accepted: int
+    audits: int
+    loss_bound_per_decision: float
+    loss_bound_per_accepted: float
+    loss_estimate_per_decision: float
+    exceedance_bound: float
+
+
+class FamilySummary(_Record):
+    """Statements that hold together with probability 1 - delta, beside the main one."""
+
+    name: str
+    lines: dict[str, StatementSummary]
+    sentence: str
+
+
 class CertificateSummary(_Record):
     """What the run may claim; bounds hold with probability 1 - delta over the audit coins."""
 
@@ -36,6 +56,7 @@ class CertificateSummary(_Record):
     loss_bound_per_accepted: float
     exceedance_estimate: float
     sentence: str
+    families: list[FamilySummary] = Field(default_factory=list)
 
 
 class Seconds(_Record):

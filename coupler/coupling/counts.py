@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coupler.controller import AuditedSums, Findings, Measures
+from coupler.controller.boxes import BOX_NUMBERS
 from coupler.controller.findings import SCORE_BINS, SCORE_ROWS, TRUTHS
 from coupler.controller.regions import REGION_NUMBERS
 from coupler.controller.trial import TRIAL_NUMBERS
@@ -31,10 +32,13 @@ class CountsShape:
         Its outputs.
     regions : int
         Regions of its input space that are watched.
+    boxes : int
+        Boxes of its input space that there are statements about.
     """
 
     outputs: int = 0
     regions: int = 0
+    boxes: int = 0
 
     @property
     def common(self) -> int:
@@ -44,7 +48,7 @@ class CountsShape:
     @property
     def length(self) -> int:
         """All numbers."""
-        return self.common + 2 * self.outputs + REGION_NUMBERS * self.regions
+        return self.common + 2 * self.outputs + REGION_NUMBERS * self.regions + BOX_NUMBERS * self.boxes
 
 
 def _single(name: str) -> property:
@@ -76,6 +80,8 @@ class Counts:
         Audits that two versions answered.
     regions : ndarray (regions, REGION_NUMBERS)
         Audited answers by region.
+    boxes : ndarray (boxes, BOX_NUMBERS)
+        Decisions and audits by box.
     samples : int
         Samples kept.
     rounds_done : int
@@ -112,7 +118,10 @@ class Counts:
         self.measures = Measures(
             self._part(scores, SCORE_ROWS * SCORE_BINS).reshape(SCORE_ROWS, SCORE_BINS), truths, outputs
         )
-        self.regions = self.numbers[shape.common + 2 * shape.outputs :].reshape(shape.regions, REGION_NUMBERS)
+        regions = shape.common + 2 * shape.outputs
+        boxes = regions + REGION_NUMBERS * shape.regions
+        self.regions = self._part(regions, boxes - regions).reshape(shape.regions, REGION_NUMBERS)
+        self.boxes = self.numbers[boxes:].reshape(shape.boxes, BOX_NUMBERS)
 
     @property
     def elements(self) -> int:

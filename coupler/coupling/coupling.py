@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from coupler.clock import Stopwatch
 from coupler.config import Case, read_case
 from coupler.controller import Controller
+from coupler.controller.boxes import Boxes
 from coupler.coupling.nodes import abort, on_first
 from coupler.coupling.preview import PreviewCosts, preview
 from coupler.coupling.session import Session, SessionPlan
@@ -78,6 +79,8 @@ class Coupling:
         self.stopwatch = Stopwatch()
         self._comm = comm or MPI.COMM_WORLD
         named = {"operator": operators} if isinstance(operators, Operator) else dict(operators)
+        for shown in named.values():  # refused now if they do not fit
+            Boxes.of(shown.signature, self.case.controller.box)
         most = self.case.exchange.slot_elements
         self._plan = SessionPlan(
             case=self.case,

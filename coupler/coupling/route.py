@@ -23,6 +23,7 @@ from coupler.controller import (
     measure,
     put_rows,
 )
+from coupler.controller.boxes import Boxes, audit_in_boxes, count_in_boxes
 from coupler.controller.regions import Regions, watch
 from coupler.controller.repair import repair
 from coupler.controller.trial import compare
@@ -169,6 +170,8 @@ class Route:
         Replaced between steps by whoever reduces over the ranks, never within one.
     transport : Transport or None
         The line to the model, while there is one.
+    boxes : Boxes
+        Parts of the input space that there are statements about.
     regions : Regions
         The division of the input space in which the present version is watched.
     challenger : int
@@ -206,6 +209,8 @@ class Route:
         Where the seconds are charged.
     regions : int
         Regions of the input space that may be watched.
+    boxes : Boxes, optional
+        Parts of the input space that there are statements about.
     """
 
     def __init__(
@@ -218,6 +223,7 @@ class Route:
         must_answer: bool,
         stopwatch: Stopwatch,
         regions: int = 0,
+        boxes: Boxes | None = None,
     ) -> None:
         self.operator = operator
         self.controller = controller
@@ -227,7 +233,9 @@ class Route:
         self.regions = Regions.none(len(operator.signature.inputs))
         self.challenger = 0
         self.off = False
-        self.counts = Counts(CountsShape(len(operator.signature.outputs), regions))
+        self.boxes = boxes or Boxes.of(operator.signature, {})
+        shape = CountsShape(len(operator.signature.outputs), regions, len(self.boxes.names))
+        self.counts = Counts(shape)
         self.on_truth: Callable[[Piece, Reasons], None] | None = None
         self.elements = self.typical_elements = self.asked_elements = 0
         self.typical_seconds = self.truth_seconds = self.asked_seconds = 0.0
@@ -406,6 +414,7 @@ class Route:
 
     def _close(self, piece: Piece, reason: Reason) -> None:
         """Compute the truth of everything without asking."""
+        self._count_unanswered(piece, reason)
         before = self.typical_seconds
         np.copyto(piece.outputs, self._typical_truth(piece.inputs, piece.dt))
         self._bulk_seconds += self.typical_seconds - before - _FORGETTING * self._bulk_seconds
@@ -480,6 +489,7 @@ class Route:
         audits = len(truth)
         self._measure(answer.mean, score, space.audited[:audits], space.verdicts[:audits], truth)
         self._watch(piece, answer, truth)
+        self._count_boxes(piece, answer, truth)
         self._spent.gate += time.perf_counter() - started
         if left:
             rest, rest_truth = space.rest[:left], self._truth(space.rest_inputs[:left], piece.dt)
@@ -521,6 +531,31 @@ class Route:
                 self.counts.regions[:count],
             )
 
+    def _count_boxes(self, piece: Piece, answer: Answer, truth: Floats) -> None:
+        """Count decisions and audits by box, where there are boxes."""
+        if not self.boxes.names:
+            return
+        audited, verdicts = self._space.audited[: len(truth)], self._space.verdicts[: len(truth)]
+        everybody = self._space.reasons[: len(piece.ids)].copy()
+        everybody[audited] = verdicts
+        count_in_boxes(piece.inputs, everybody, self.boxes, self.counts.boxes)
+        audit_in_boxes(
+            piece.inputs[audited],
+            answer.mean[audited],
+            verdicts,
+            truth,
+            self.boxes,
+            self._atol,
+            self._rtol,
+            self.controller.cap,
+            self.counts.boxes,
+        )
+
+    def _count_unanswered(self, piece: Piece, reason: Reason) -> None:
+        """Count decisions by box where there was no answer, and so nothing to accept."""
+        if self.boxes.names:
+            count_in_boxes(piece.inputs, np.full(len(piece.ids), reason, np.uint8), self.boxes, self.counts.boxes)
+
     def _try_challenger(self, piece: Piece, defence: Floats, truth: Floats) -> None:
         """Ask the version on trial about the audited elements, and count how both fared."""
         transport, audits = self.transport, len(truth)
@@ -544,6 +579,7 @@ class Route:
         if len(rest):
             put_rows(rest, len(rest), self._typical_truth(piece.inputs[rest], piece.dt), piece.outputs)
         space.reasons[:count] = reason
+        self._count_unanswered(piece, reason)
         space.by_reason[reason] += count
         space.sums[0] += count
 

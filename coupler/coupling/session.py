@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 from coupler.clock import Stopwatch
 from coupler.config import Case
 from coupler.controller import MOST_CALLS, Controller
+from coupler.controller.boxes import Boxes
 from coupler.coupling.account import Account, StepTotals
 from coupler.coupling.counts import Counts
+from coupler.coupling.families import Families
 from coupler.coupling.journal import Journal
 from coupler.coupling.nodes import Nodes, on_first, together
 from coupler.coupling.recorder import TapeRecorder
@@ -118,7 +120,12 @@ class Session:
         self._setting: tuple[StepSetting, ...] = ()
         self._first_ids = np.empty(0, np.int64)
         self.routes = [self._route(operator) for operator in plan.operators.values()]
-        self._account = Account(self.routes, plan.controller)
+        families = Families(
+            plan.controller.certificate,
+            dict(zip(plan.operators, self.routes, strict=True)),
+            outputs=plan.case.controller.certify_outputs,
+        )
+        self._account = Account(self.routes, plan.controller, families)
         with ExitStack() as started:
             self._nodes = Nodes.of(comm)
             self.folder = on_first(self._nodes.job, lambda: claim(plan.out, plan.name, plan.case))
@@ -247,6 +254,7 @@ class Session:
             must_answer=deterministic,
             stopwatch=self._stopwatch,
             regions=case.controller.regions if self._plan.controller.asks else 0,
+            boxes=Boxes.of(operator.signature, case.controller.box),
         )
 
     def _switch_all_off(self) -> None:

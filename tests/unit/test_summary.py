@@ -34,7 +34,7 @@ OURS = {"events", "mode", "shared", "reasons", "wait_hidden_share", "twins"}
 CERTIFICATE = {
     "delta", "cap", "target", "loss_bound_per_decision", "loss_estimate_per_decision", "exceedance_bound", "audits",
 }  # fmt: skip
-CERTIFICATE_OURS = {"loss_bound_per_accepted", "exceedance_estimate", "sentence"}
+CERTIFICATE_OURS = {"families", "loss_bound_per_accepted", "exceedance_estimate", "sentence"}
 MODEL, MODEL_OURS = {"version", "step", "sha256"}, {"operator"}
 
 
