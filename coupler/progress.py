@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
+from coupler.records import Event
+
 # A line this often at most [s]; mpirun passes lines on, it does not pass on a cursor that moves.
 _LINE_SECONDS = 2.0
 _BAR_CELLS = 20
@@ -109,6 +111,11 @@ class ProgressLines:
         encoding = self._stream.encoding or "utf-8"  # a terminal that has no blocks must not end a run
         self._stream.write(f"{line}\n".encode(encoding, "replace").decode(encoding))
         self._stream.flush()
+
+
+def event_line(event: Event) -> str:
+    """Say in one line what happened to a model or a switch."""
+    return f"step {event.step:>5}  {event.kind.value}: {event.sentence}"
 
 
 def progress_line(progress: Progress, steps: int, rate: float) -> str:

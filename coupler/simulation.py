@@ -16,7 +16,7 @@ from coupler.grid import Grid
 from coupler.kernel import Kernel, Passage, check_kernel
 from coupler.operator import Operator
 from coupler.plugin import build, load
-from coupler.progress import ProgressLines
+from coupler.progress import ProgressLines, event_line
 from coupler.summary import ConservedSum, Summary
 from coupler.twin import TwinWindows, window_line
 
@@ -61,6 +61,7 @@ class Simulation:
         self.grid = _build_grid(case, self.kernel, comm)
         self._lines = ProgressLines(case.run.steps)
         self._names = {id(operator): name for name, operator in self.kernel.operators.items()}
+        self._told = 0
         self._passages: dict[str, Passage] = {}
         self._outputs: dict[str, NDArray[np.float64]] = {}
         self.coupling = Coupling(
@@ -113,11 +114,20 @@ class Simulation:
             window = twins.follow(step, state)
             if window is not None and self.grid.rank == 0:
                 self._lines.say(window_line(window))
+            self._tell()
             if self.grid.rank == 0 and self._lines.due(step):
                 self._lines.update(self.coupling.progress)
             every = self.case.run.output_every
             if step == self.case.run.steps or (every and step % every == 0):
                 self._write(output, state, step)
+
+    def _tell(self) -> None:
+        """Say what has happened to models and switches since the last step."""
+        events = self.coupling.events
+        if self.grid.rank == 0:
+            for event in events[self._told :]:
+                self._lines.say(event_line(event))
+        self._told = len(events)
 
     def _evaluate(self, operator: Operator, state: State, dt: float) -> None:
         if id(operator) not in self._names:

@@ -24,6 +24,7 @@ from coupler.errors import ConfigError, CouplerError, FieldMismatch, LifecycleEr
 from coupler.operator import Operator, Signature
 from coupler.plugin import build, load
 from coupler.progress import Progress
+from coupler.records import Event
 from coupler.runfolder import RunFolder
 from coupler.summary import ConservedSum, Summary, TwinWindow
 
@@ -169,6 +170,11 @@ class Coupling:
     def progress(self) -> Progress:
         """Where the run is, as of the last reduction."""
         return self._started.progress
+
+    @property
+    def events(self) -> Sequence[Event]:
+        """What has happened to models and switches so far, the same on every rank."""
+        return self._started.events
 
     def inputs(self, count: int, *, operator: str | None = None) -> NDArray[np.float64]:
         """Give an array (count, n_in) to gather the next call's inputs into without a further copy.

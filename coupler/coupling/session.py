@@ -89,7 +89,16 @@ class SessionPlan:
 
 
 class Session:
-    """Run folder, services, routes, learners and the reduction between them, from start to finish.
+    """Run folder, services, routes, steering and the reduction between them, from start to finish.
+
+    Attributes
+    ----------
+    folder : RunFolder
+        Where everything is written.
+    routes : list of Route
+        One per operator.
+    events : list of Event
+        What has happened to models and switches.
 
     Parameters
     ----------
@@ -116,7 +125,7 @@ class Session:
             )
         self._step = self._call = 0
         self._models: list[ModelSummary] = []
-        self._events: list[Event] = []
+        self.events: list[Event] = []
         self._setting: tuple[StepSetting, ...] = ()
         self._first_ids = np.empty(0, np.int64)
         self.routes = [self._route(operator) for operator in plan.operators.values()]
@@ -234,7 +243,7 @@ class Session:
             steps=self._step,
             models=self._models,
             retrainings=0 if self._steering is None else self._steering.rounds,
-            events=self._events,
+            events=self.events,
             loop_seconds=0.0,
             lending_seconds=sum(bench.lending_seconds for bench in self._benches),
         )
@@ -363,7 +372,7 @@ class Session:
         """Write events down, and begin anew what hangs on the version that answers."""
         for event in events:
             self._journal.tell(event)
-            self._events.append(event)
+            self.events.append(event)
             if event.kind in (EventKind.PROMOTED, EventKind.ROLLED_BACK):
                 assert self._steering is not None
                 self._switches[event.operator].renew()
