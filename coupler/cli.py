@@ -21,12 +21,15 @@ from coupler.errors import ConfigError, CouplerError
 
 if TYPE_CHECKING:
     from coupler.bench import Row
+    from coupler.config import ControllerSection
     from coupler.summary import Summary
 
 USER_MISTAKE = 2
 FAILED = 1
 _SIGNALLED = 128
 # A table of figures is never folded to the width of a terminal or a pipe.
+# What happened last is enough on a screen; summary.json has all of it.
+_MOST_EVENTS = 4
 _WIDEST_TABLE = 1000
 # Where launchers tell the processes they start which of them they are.
 _RANKS = ("OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK")
@@ -63,7 +66,7 @@ def run(
             from coupler.report import draw
 
             draw(folder)
-        _print_summary(summary, folder)
+        _print_summary(summary, folder, effective.controller)
 
 
 @app.command()
@@ -229,7 +232,9 @@ def _abort(message: str, code: int) -> NoReturn:
     sys.exit(code)
 
 
-def _print_summary(summary: "Summary", folder: Path) -> None:
+def _print_summary(summary: "Summary", folder: Path, section: "ControllerSection") -> None:
+    from coupler.twin import sentence
+
     table = Table(box=None, show_header=False, pad_edge=False)
     decisions, elements = summary.decisions, max(summary.elements, 1)
     table.add_row("steps, ranks", f"{summary.steps}, {summary.ranks}")
@@ -237,7 +242,12 @@ def _print_summary(summary: "Summary", folder: Path) -> None:
         count = getattr(decisions, name)
         table.add_row(name, f"{count / elements:7.2%}  {count:,}")
     table.add_row("certificate", summary.certificate.sentence)
+    if section.twin_every:
+        table.add_row("trajectory", sentence(summary.twins, section))
     table.add_row("models", ", ".join(f"v{model.version} at step {model.step}" for model in summary.models) or "none")
+    switches = [event for event in summary.events if event.kind in ("switched-off", "switched-on", "alarm")]
+    for event in switches[-_MOST_EVENTS:]:
+        table.add_row(event.kind, f"at step {event.step}: {event.sentence}")
     table.add_row("seconds", f"{summary.seconds.total:.1f} in all, {summary.seconds.setup:.1f} of them set-up")
     table.add_row(
         "speed against physics", f"{summary.speedup_estimate:.2f}× (estimated from this run's own truth calls)"

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
+from coupler.records import Event
+
 # A line this often at most [s]; mpirun passes lines on, it does not pass on a cursor that moves.
 _LINE_SECONDS = 2.0
 _BAR_CELLS = 20
@@ -102,10 +104,18 @@ class ProgressLines:
             return
         rate = (progress.step - self._printed_step) / max(now - self._printed_at, 1e-9)
         self._printed_at, self._printed_step = now, progress.step
-        line = progress_line(progress, self._steps, rate) + "\n"
+        self.say(progress_line(progress, self._steps, rate))
+
+    def say(self, line: str) -> None:
+        """Print a line of somebody else's between the others, at once."""
         encoding = self._stream.encoding or "utf-8"  # a terminal that has no blocks must not end a run
-        self._stream.write(line.encode(encoding, "replace").decode(encoding))
+        self._stream.write(f"{line}\n".encode(encoding, "replace").decode(encoding))
         self._stream.flush()
+
+
+def event_line(event: Event) -> str:
+    """Say in one line what happened to a model or a switch."""
+    return f"step {event.step:>5}  {event.kind.value}: {event.sentence}"
 
 
 def progress_line(progress: Progress, steps: int, rate: float) -> str:

@@ -23,6 +23,26 @@ class Decisions(_Record):
     disabled: int = 0
 
 
+class StatementSummary(_Record):
+    """What may be claimed of one output, or of one box of the inputs."""
+
+    decisions: int
+    accepted: int
+    audits: int
+    loss_bound_per_decision: float
+    loss_bound_per_accepted: float
+    loss_estimate_per_decision: float
+    exceedance_bound: float
+
+
+class FamilySummary(_Record):
+    """Statements that hold together with probability 1 - delta, beside the main one."""
+
+    name: str
+    lines: dict[str, StatementSummary]
+    sentence: str
+
+
 class CertificateSummary(_Record):
     """What the run may claim; bounds hold with probability 1 - delta over the audit coins."""
 
@@ -36,12 +56,14 @@ class CertificateSummary(_Record):
     loss_bound_per_accepted: float
     exceedance_estimate: float
     sentence: str
+    families: list[FamilySummary] = Field(default_factory=list)
 
 
 class Seconds(_Record):
     """Wall-clock seconds on the slowest rank, per activity; ``total`` includes everything, set-up too.
 
     ``learn`` is what the ranks spend on learning: gathering samples, and in deterministic mode waiting for a training.
+    ``twin`` is all that twin windows take, their truth and their halos included; no other activity contains it.
     """
 
     total: float = 0.0
@@ -55,6 +77,7 @@ class Seconds(_Record):
     io: float = 0.0
     sync: float = 0.0
     learn: float = 0.0
+    twin: float = 0.0
 
 
 class SharedTruth(_Record):
@@ -77,11 +100,42 @@ class ModelSummary(_Record):
     sha256: str
 
 
+class EventSummary(_Record):
+    """Something that happened to a model, or to the switch of a surrogate; ``step`` is the first it holds for."""
+
+    operator: str
+    step: int
+    kind: str
+    version: int
+    sentence: str
+
+
 class ConservedSum(_Record):
     """A conserved sum over the whole domain."""
 
     start: float
     end: float
+
+
+class TwinDistance(_Record):
+    """How far one field moved away from physics in a twin window.
+
+    ``rms_over_range`` and ``largest`` are of the window's last step: the root mean square over all cells of the
+    difference between run and twin, over the range (largest minus smallest value) of the twin; and the largest
+    difference of a cell, in the field's unit. ``growth`` is ``rms_over_range`` after every step of the window.
+    """
+
+    rms_over_range: float
+    largest: float
+    growth: list[float]
+
+
+class TwinWindow(_Record):
+    """One twin window: the first step that was run twice, how many were, and the distance by field."""
+
+    step: int
+    steps: int
+    fields: dict[str, TwinDistance]
 
 
 class Summary(_Record):
@@ -106,12 +160,14 @@ class Summary(_Record):
     models: list[ModelSummary] = Field(default_factory=list)
     retrainings: int = 0
     rollbacks: int = 0
+    events: list[EventSummary] = Field(default_factory=list)
     server_restarts: int = 0
     state_sha256: str | None = None
     mass: dict[str, ConservedSum] = Field(default_factory=dict)
     reasons: dict[str, int] = Field(default_factory=dict)
     shared: SharedTruth = SharedTruth()
     wait_hidden_share: float = 0.0
+    twins: list[TwinWindow] = Field(default_factory=list)
 
     def write(self, path: Path) -> None:
         """Write the file atomically: it is either not there or whole."""

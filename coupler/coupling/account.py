@@ -6,48 +6,11 @@ from typing import NamedTuple
 
 from coupler.controller import AuditedSums, Bound, Certificate, Controller, Findings, Tally, sentence
 from coupler.coupling.counts import Counts
-from coupler.coupling.route import Route
+from coupler.coupling.families import Families
+from coupler.coupling.route import Route, StepSetting
 from coupler.progress import Progress
 from coupler.records import Reason
 from coupler.summary import CertificateSummary, Decisions, SharedTruth
-
-
-class StepSetting(NamedTuple):
-    """What held for one operator in a step.
-
-    Attributes
-    ----------
-    audit_rate : float
-        Rate its coins had.
-    version : int
-        The model that answered.
-    challenger : int
-        The model on trial; 0 if there was none.
-    off, stopped : bool
-        Whether the surrogate was switched off, and whether nothing was accepted.
-    alarms : int
-        Regions under alarm.
-    threshold, unit : float
-        On the score, and what scores are counted from.
-    """
-
-    audit_rate: float
-    version: int
-    challenger: int
-    off: bool
-    stopped: bool
-    alarms: int
-    threshold: float
-    unit: float
-
-    @staticmethod
-    def of(route: Route) -> "StepSetting":
-        """Note what holds for a route now."""
-        state = route.state
-        alarms, threshold = sum(state.alarms.raised), state.threshold
-        return StepSetting(
-            route.audit_rate, state.version, route.challenger, route.off, state.stopped, alarms, threshold, state.unit
-        )
 
 
 @dataclass(frozen=True)
@@ -119,10 +82,12 @@ class Account:
         For the present thresholds and versions.
     controller : Controller
         Whose certificate is stated for all operators together.
+    families : Families
+        Statements about outputs and boxes.
     """
 
-    def __init__(self, routes: Sequence[Route], controller: Controller) -> None:
-        self._routes, self._controller = routes, controller
+    def __init__(self, routes: Sequence[Route], controller: Controller, families: Families) -> None:
+        self._routes, self._controller, self._families = routes, controller, families
         self._tally: Tally = controller.certificate.start()
         self.total = Counts()
         self._last = StepTotals(0, (), ())
@@ -144,7 +109,9 @@ class Account:
             self._learn(totals)
 
     def _learn(self, totals: StepTotals) -> None:
-        for route, counts, setting in zip(self._routes, totals.counts, totals.settings, strict=True):
+        for index, (counts, setting) in enumerate(zip(totals.counts, totals.settings, strict=True)):
+            route = self._routes[index]
+            self._families.add(index, counts, setting.audit_rate)
             findings = counts.findings(setting.audit_rate)
             if setting.version != route.state.version:
                 findings = Findings(findings.sums)  # its scores say nothing of the version that answers now
@@ -189,4 +156,5 @@ class Account:
             loss_bound_per_accepted=bound.loss_bound_per_accepted,
             exceedance_estimate=bound.exceedance_estimate,
             sentence=sentence(bound),
+            families=self._families.summary(),
         )

@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coupler.controller import AuditedSums, Findings, Measures
-from coupler.controller.findings import SCORE_BINS, SCORE_ROWS
+from coupler.controller.boxes import BOX_NUMBERS
+from coupler.controller.findings import SCORE_BINS, SCORE_ROWS, TRUTHS
 from coupler.controller.regions import REGION_NUMBERS
 from coupler.controller.trial import TRIAL_NUMBERS
 from coupler.records import Decision, Reason
@@ -19,7 +20,6 @@ _DECISIONS = tuple(decision.name.lower() for decision in reversed(Decision))
 _DECISION_OF = tuple(reason.decision.name.lower() for reason in Reason)
 # Single numbers, in this order.
 _SINGLE = ("samples", "rounds_done", "shared_elements", "shared_nanoseconds", "sharing_nanoseconds")
-_TRUTHS = 3
 
 
 @dataclass(frozen=True)
@@ -32,20 +32,23 @@ class CountsShape:
         Its outputs.
     regions : int
         Regions of its input space that are watched.
+    boxes : int
+        Boxes of its input space that there are statements about.
     """
 
     outputs: int = 0
     regions: int = 0
+    boxes: int = 0
 
     @property
     def common(self) -> int:
         """Numbers that every operator has, whatever its shape; they come first."""
-        return len(Reason) + _AUDITED + len(_SINGLE) + _TRUTHS + SCORE_ROWS * SCORE_BINS + TRIAL_NUMBERS
+        return len(Reason) + _AUDITED + len(_SINGLE) + TRUTHS + SCORE_ROWS * SCORE_BINS + TRIAL_NUMBERS
 
     @property
     def length(self) -> int:
         """All numbers."""
-        return self.common + 2 * self.outputs + REGION_NUMBERS * self.regions
+        return self.common + 2 * self.outputs + REGION_NUMBERS * self.regions + BOX_NUMBERS * self.boxes
 
 
 def _single(name: str) -> property:
@@ -77,6 +80,8 @@ class Counts:
         Audits that two versions answered.
     regions : ndarray (regions, REGION_NUMBERS)
         Audited answers by region.
+    boxes : ndarray (boxes, BOX_NUMBERS)
+        Decisions and audits by box.
     samples : int
         Samples kept.
     rounds_done : int
@@ -106,14 +111,17 @@ class Counts:
         assert self.numbers.shape == (shape.length,), (self.numbers.shape, shape)
         first, place = len(Reason), len(Reason) + _AUDITED + len(_SINGLE)
         self.reasons, self.audited = self.numbers[:first], self.numbers[first : first + _AUDITED]
-        truths, scores = self._part(place, _TRUTHS), place + _TRUTHS
+        truths, scores = self._part(place, TRUTHS), place + TRUTHS
         trial = scores + SCORE_ROWS * SCORE_BINS
         self.trial = self._part(trial, TRIAL_NUMBERS)
         outputs = self._part(shape.common, 2 * shape.outputs).reshape(2, shape.outputs)
         self.measures = Measures(
             self._part(scores, SCORE_ROWS * SCORE_BINS).reshape(SCORE_ROWS, SCORE_BINS), truths, outputs
         )
-        self.regions = self.numbers[shape.common + 2 * shape.outputs :].reshape(shape.regions, REGION_NUMBERS)
+        regions = shape.common + 2 * shape.outputs
+        boxes = regions + REGION_NUMBERS * shape.regions
+        self.regions = self._part(regions, boxes - regions).reshape(shape.regions, REGION_NUMBERS)
+        self.boxes = self.numbers[boxes:].reshape(shape.boxes, BOX_NUMBERS)
 
     @property
     def elements(self) -> int:

@@ -1,53 +1,38 @@
-"""Following a script: what takes the place of learners and services in a run that does another again."""
+"""Following a script: what takes the place of steering and services in a run that does another again."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from coupler.coupling.counts import Counts
-from coupler.coupling.route import Route
-from coupler.coupling.script import Script
+from coupler.coupling.route import Route, StepSetting
+from coupler.coupling.script import Script, Standing
 from coupler.coupling.services import OwnLines
+from coupler.coupling.succession import take_over
 from coupler.learning.registry import ModelCard, Registry
-from coupler.records import Event, EventKind
-
-# What nobody tells who does not learn; the others the session tells as they come to hold again.
-_RETOLD = (
-    EventKind.TRAINING,
-    EventKind.TRIAL,
-    EventKind.REJECTED,
-    EventKind.SWITCHED_OFF,
-    EventKind.SWITCHED_ON,
-)
+from coupler.records import Event
 
 
-@dataclass(frozen=True)
-class Follower:
-    """In the place of a learner: lets versions take over, trials begin and end, and switches move, as a script says.
+class Following:
+    """In the place of steering: lets versions take over, trials begin and end, and switches move, as a script says.
 
     Parameters
     ----------
-    index, name : int, str
-        The operator.
     script : Script
         Says what happened at which step.
-    route : Route
-        Whose surrogate it is.
+    routes : mapping of operator name to Route
+        Whose surrogates; they have their lines.
     registry : Registry
-        Has its versions.
-    tell : callable
-        Takes events.
+        Has the versions.
     """
 
-    index: int
-    name: str
-    script: Script
-    route: Route
-    registry: Registry
-    tell: Callable[[Event], None]
+    def __init__(self, script: Script, routes: Mapping[str, Route], registry: Registry) -> None:
+        self._script, self._routes, self._registry = script, dict(routes), registry
+        self._events: dict[int, list[Event]] = {}
+        for event in script.events:
+            self._events.setdefault(event.step, []).append(event)
 
     @property
     def learns(self) -> bool:
@@ -59,34 +44,36 @@ class Follower:
         """Training rounds that have started: none."""
         return 0
 
-    def count_outcome(self) -> None:
+    def card(self, event: Event) -> ModelCard:
+        """Give the card of the version an event is about."""
+        return self._registry.card(self._script.operators[event.operator], event.version)
+
+    def count_outcomes(self) -> None:
         """Count nothing: no round is under way. Collective: no."""
 
-    def end_step(self, step: int, totals: Counts) -> ModelCard | None:
-        """Let happen what happened at the end of this step; give the version that takes over, if one does.
+    def end_step(self, step: int, counts: Sequence[Counts], settings: Sequence[StepSetting]) -> list[Event]:
+        """Let happen what happened at the end of this step, and say what was said then.
 
         Collective: no; all ranks follow the same script.
         """
-        for event in self.script.events:
-            if (event.step, event.operator) == (step + 1, self.index) and event.kind in _RETOLD:
-                self.tell(event)
-        standing = self.script.standings[self.index].get(step + 1)
-        if standing is None:
-            return None
-        self.route.challenger, self.route.off = standing.challenger, standing.off
-        if standing.challenger:
-            assert self.route.transport is not None
-            self.route.transport.prepare(standing.challenger)
-        changed = standing.version != self.route.state.version
-        return self.registry.card(self.name, standing.version) if changed else None
+        for (name, route), standings in zip(self._routes.items(), self._script.standings, strict=True):
+            if step + 1 in standings:
+                self._stand(name, route, standings[step + 1])
+        return self._events.get(step + 1, [])
 
     def flush(self) -> None:
         """Write nothing: no samples are kept. Collective: no."""
 
+    def _stand(self, name: str, route: Route, standing: Standing) -> None:
+        assert route.transport is not None
+        for version in {standing.version, standing.challenger} - {0, route.state.version, route.challenger}:
+            route.transport.prepare(version)
+        if standing.version not in (0, route.state.version):
+            take_over(route, self._registry.card(name, standing.version))
+        route.challenger, route.off = standing.challenger, standing.off
 
-def follow(
-    script: Script, routes: Mapping[str, Route], models: Path, started: ExitStack, tell: Callable[[Event], None]
-) -> list[Follower]:
+
+def follow(script: Script, routes: Mapping[str, Route], models: Path, started: ExitStack) -> Following:
     """Give every route a model of its own and somebody who follows the script.
 
     Nobody is asked over a wire, so nothing can be late and neither Ray nor a server is needed: the bits of an answer
@@ -102,8 +89,6 @@ def follow(
         Folder of the registry.
     started : ExitStack
         Closes what is opened.
-    tell : callable
-        Takes events.
 
     Raises
     ------
@@ -115,10 +100,8 @@ def follow(
     torch.set_num_threads(1)
     registry = Registry(models)
     lines = OwnLines(script.case, registry)
-    followers = []
     for index, (name, route) in enumerate(routes.items()):
         route.transport = lines.to(name, route)
         route.absent = script.absences[index]
         started.callback(route.transport.close)
-        followers.append(Follower(index, name, script, route, registry, tell))
-    return followers
+    return Following(script, routes, registry)

@@ -23,7 +23,9 @@ from coupler.controller import (
     measure,
     put_rows,
 )
+from coupler.controller.boxes import Boxes, audit_in_boxes, count_in_boxes
 from coupler.controller.regions import Regions, watch
+from coupler.controller.repair import repair
 from coupler.controller.trial import compare
 from coupler.coupling.counts import Counts, CountsShape
 from coupler.errors import CouplerError, FieldMismatch
@@ -35,6 +37,8 @@ Floats = NDArray[np.float64]
 Reasons = NDArray[np.uint8]
 Rows = NDArray[np.int64]
 
+# Share of what was known of the truth's cost that is forgotten with every call.
+_FORGETTING = 0.05
 _SUMS = len(AuditedSums(audit_rate=1.0, decisions=0).counts)
 # Why a question that would have been asked had no answer: these hang on a clock, or on what broke.
 _UNANSWERED = (Reason.TIMEOUT, Reason.SERVER_LOST)
@@ -139,6 +143,35 @@ class Unanswered(NamedTuple):
     ranges: NDArray[np.int64]
 
 
+class StepSetting(NamedTuple):
+    """What held for one operator in a step.
+
+    Attributes
+    ----------
+    audit_rate : float
+        Rate its coins had.
+    version : int
+        The model that answered.
+    challenger : int
+        The one that was on trial; 0 if none was.
+    off, stopped : bool
+        Whether the surrogate was switched off, and whether nothing was accepted.
+    alarms : int
+        Regions under alarm.
+    threshold, unit : float
+        On the score, and what scores are counted from.
+    """
+
+    audit_rate: float
+    version: int
+    challenger: int
+    off: bool = False
+    stopped: bool = False
+    alarms: int = 0
+    threshold: float = 0.0
+    unit: float = 1.0
+
+
 class CallRecord(NamedTuple):
     """What one call did on this rank, for the ledger.
 
@@ -198,6 +231,8 @@ class Route:
         Replaced between steps by whoever reduces over the ranks, never within one.
     transport : Transport or None
         The line to the model, while there is one.
+    boxes : Boxes
+        Parts of the input space that there are statements about.
     regions : Regions
         The division of the input space in which the present version is watched.
     challenger : int
@@ -239,6 +274,8 @@ class Route:
         Where the seconds are charged.
     regions : int
         Regions of the input space that may be watched.
+    boxes : Boxes, optional
+        Parts of the input space that there are statements about.
     """
 
     def __init__(
@@ -251,6 +288,7 @@ class Route:
         must_answer: bool,
         stopwatch: Stopwatch,
         regions: int = 0,
+        boxes: Boxes | None = None,
     ) -> None:
         self.operator = operator
         self.controller = controller
@@ -260,13 +298,16 @@ class Route:
         self.regions = Regions.none(len(operator.signature.inputs))
         self.challenger = 0
         self.off = False
-        self.counts = Counts(CountsShape(len(operator.signature.outputs), regions))
         self.absent: Callable[[int, int, NDArray[np.int64]], Reasons | None] | None = None
         self.on_audits: Callable[[Audits], None] | None = None
+        self.boxes = boxes or Boxes.of(operator.signature, {})
+        shape = CountsShape(len(operator.signature.outputs), regions, len(self.boxes.names))
+        self.counts = Counts(shape)
         self.on_truth: Callable[[Piece, Reasons], None] | None = None
         self.elements = self.typical_elements = self.asked_elements = 0
         self.typical_seconds = self.truth_seconds = self.asked_seconds = 0.0
         self.waited_seconds = self.hidden_seconds = 0.0
+        self._bulk_elements = self._bulk_seconds = 0.0
         self._deadline, self._must_answer, self._stopwatch = deadline, must_answer, stopwatch
         self._coins = Coins(seed, Stream.AUDIT)
         self._n_in, self._n_out = len(operator.signature.inputs), len(operator.signature.outputs)
@@ -279,6 +320,14 @@ class Route:
         self._no_truth = np.empty((0, self._n_out))
         self._own = self._offered = np.empty((0, self._n_in))
         self._offered_by: Transport | None = None
+
+    @property
+    def bulk_cost(self) -> float:
+        """Processor time of the truth of one element lately, where all of a call went to it [s]; 0 if none did.
+
+        The few audits of a call would say too much: what a call costs however few its elements would count as theirs.
+        """
+        return self._bulk_seconds / self._bulk_elements if self._bulk_elements else 0.0
 
     @property
     def limits(self) -> Limits | None:
@@ -369,6 +418,15 @@ class Route:
         """Share of the decisions that is audited in this step."""
         return self.controller.audit_rate_now(self.state)
 
+    @property
+    def setting(self) -> StepSetting:
+        """What holds in this step."""
+        state = self.state
+        alarms, threshold = sum(state.alarms.raised), state.threshold
+        return StepSetting(
+            self.audit_rate, state.version, self.challenger, self.off, state.stopped, alarms, threshold, state.unit
+        )
+
     def _record(self, step: int, call: int, reasons: list[int], sums: list[int]) -> CallRecord:
         spent, state = self._spent, self.state
         self.truth_seconds += spent.truth
@@ -393,10 +451,10 @@ class Route:
         """Why no question can be asked now, if so."""
         if not self.controller.asks:
             return Reason.PHYSICS
-        if self.state.version == 0:
-            return Reason.NO_MODEL
         if self.off:
             return Reason.SWITCHED_OFF
+        if self.state.version == 0:
+            return Reason.NO_MODEL
         assert self.transport is not None
         if self._must_answer:
             return None
@@ -479,7 +537,11 @@ class Route:
 
     def _close(self, piece: Piece, reason: Reason) -> None:
         """Compute the truth of everything without asking."""
+        self._count_unanswered(piece, reason)
+        before = self.typical_seconds
         np.copyto(piece.outputs, self._typical_truth(piece.inputs, piece.dt))
+        self._bulk_seconds += self.typical_seconds - before - _FORGETTING * self._bulk_seconds
+        self._bulk_elements += len(piece.ids) - _FORGETTING * self._bulk_elements
         if self.on_truth is not None:
             self.on_truth(piece, np.full(len(piece.ids), reason, np.uint8))
 
@@ -531,6 +593,7 @@ class Route:
         assert self._gate is not None
         started, space, state = time.perf_counter(), self._space, self.state
         self.asked_elements += len(piece.ids)
+        self._repair(piece.inputs, answer.mean)
         score = self.controller.rule.scores(
             state.gate, Question(piece.inputs, answer.score, piece.ids, piece.step, piece.call)
         )
@@ -551,6 +614,7 @@ class Route:
         self._watch(piece, answer, truth)
         if self.on_audits is not None and audits:
             self.on_audits(self._audits(piece, answer.mean, score, truth))
+        self._count_boxes(piece, answer, truth)
         self._spent.gate += time.perf_counter() - started
         if left:
             rest, rest_truth = space.rest[:left], self._truth(space.rest_inputs[:left], piece.dt)
@@ -563,6 +627,11 @@ class Route:
         rows, verdicts = self._space.audited[: len(truth)], self._space.verdicts[: len(truth)]
         error = self.operator.signature.error(mean[rows], truth)
         return Audits(piece.step, piece.call, piece.ids[rows], score[rows], error, verdicts.copy())
+
+    def _repair(self, inputs: Floats, mean: Floats) -> None:
+        """Move answers that miss a conserved sum by little onto it."""
+        assert self._gate is not None
+        repair(inputs, mean, self._gate.limits, self._atol, self._rtol, self.controller.repair)
 
     def _barred(self, piece: Piece) -> NDArray[np.bool_]:
         """Say which elements lie in a region under alarm; nobody is looked at while there is none."""
@@ -592,20 +661,45 @@ class Route:
                 self.counts.regions[:count],
             )
 
+    def _count_boxes(self, piece: Piece, answer: Answer, truth: Floats) -> None:
+        """Count decisions and audits by box, where there are boxes."""
+        if not self.boxes.names:
+            return
+        audited, verdicts = self._space.audited[: len(truth)], self._space.verdicts[: len(truth)]
+        everybody = self._space.reasons[: len(piece.ids)].copy()
+        everybody[audited] = verdicts
+        count_in_boxes(piece.inputs, everybody, self.boxes, self.counts.boxes)
+        audit_in_boxes(
+            piece.inputs[audited],
+            answer.mean[audited],
+            verdicts,
+            truth,
+            self.boxes,
+            self._atol,
+            self._rtol,
+            self.controller.cap,
+            self.counts.boxes,
+        )
+
+    def _count_unanswered(self, piece: Piece, reason: Reason) -> None:
+        """Count decisions by box where there was no answer, and so nothing to accept."""
+        if self.boxes.names:
+            count_in_boxes(piece.inputs, np.full(len(piece.ids), reason, np.uint8), self.boxes, self.counts.boxes)
+
     def _try_challenger(self, piece: Piece, defence: Floats, truth: Floats) -> None:
         """Ask the version on trial about the audited elements, and count how both fared."""
-        transport, audits, started = self.transport, len(truth), time.perf_counter()
+        transport, audits = self.transport, len(truth)
         assert transport is not None
         questions, place = piece.inputs[self._space.audited[:audits]], transport.inputs(audits)
         # The inputs are the rank's own, who may look at them again.
         before = place.copy()
         place[...] = questions
         transport.ask(audits, piece.dt, self.challenger)
-        answer = transport.answer(self._deadline)
+        answer = self._answer(piece)
         place[...] = before
         if answer.arrived:
+            self._repair(questions, answer.mean)
             compare(defence, answer.mean, truth, self._atol, self._rtol, self.controller.cap, self.counts.trial)
-        self._spent.wait += time.perf_counter() - started
 
     def _go_without(self, piece: Piece, reason: Reason, truth: Floats) -> None:
         """No answer came: the truth for everything that was not audited."""
@@ -615,6 +709,7 @@ class Route:
         if len(rest):
             put_rows(rest, len(rest), self._typical_truth(piece.inputs[rest], piece.dt), piece.outputs)
         space.reasons[:count] = reason
+        self._count_unanswered(piece, reason)
         space.by_reason[reason] += count
         space.sums[0] += count
 

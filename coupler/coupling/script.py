@@ -141,6 +141,12 @@ class Script:
         script.cards()
         return script
 
+    @property
+    def hopeless(self) -> str:
+        """Why nothing was started for a model; empty if something was."""
+        off = (one for one in self.events if one.kind is EventKind.SWITCHED_OFF and one.step == 1)
+        return next((one.sentence for one in off), "")
+
     def check_operators(self, names: Sequence[str]) -> None:
         """Refuse a run of other operators.
 

@@ -37,8 +37,8 @@ def test_a_run_to_which_everything_happened_is_the_same_bits_again(
 ) -> None:
     hurry = tmp_path / "hurry"
     kernel = (f'kernel.name="{PLUGINS}/kernels.py:Patient"', f'kernel.params={{file = "{hurry}"}}')
-    learning = (ASYNCHRONOUS, "learning.growth=0.1", "controller.audit_rate=0.1", "exchange.deadline=0.5")
-    run = start("heat.toml", 2, *kernel, *learning, f"run.steps={STEPS}")
+    learning = (ASYNCHRONOUS, "learning.growth=0.1", "controller.audit_rate=0.1", "controller.economics=off")
+    run = start("heat.toml", 2, *kernel, *learning, "exchange.deadline=0.5", f"run.steps={STEPS}")
     run.until(lambda last: last["version"] > 1)
     server = next(pid for pid, command in processes.alive().items() if command.split(" ")[0].endswith("ray::Server"))
     os.kill(server, signal.SIGSTOP)

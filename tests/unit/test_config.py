@@ -114,6 +114,12 @@ def test_an_unknown_key_is_named_with_its_place_and_the_nearest(folder: Path, te
         ("[controller]\nmode = 'off'", "case.toml:2: controller.mode = 'off': input should be 'physics', 'shadow',"),
         ("kernel = 3", "case.toml:1: kernel = 3: input should be a valid dictionary"),
         ("[[run]]\nsteps = 3", "case.toml:1: run = [{'steps': 3}]: input should be a valid dictionary"),
+        ("[controller]\ntwin_every = -1", "case.toml:2: controller.twin_every = -1: input should be greater than or"),
+        ("[controller]\ntwin_steps = 0", "case.toml:2: controller.twin_steps = 0: input should be greater than or"),
+        (
+            "[controller]\ntwin_every = 9",
+            "case.toml:1: controller.twin_steps = 10 is more than controller.twin_every = 9",
+        ),
         ("[learning]\nbuffer = 100", "case.toml: learning.first = 20000 samples never fit into learning.buffer = 100"),
     ],
 )

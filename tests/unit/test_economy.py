@@ -1,0 +1,114 @@
+"""The economy of a run: seconds become windows, windows become switches, and events say so with their figures."""
+
+import numpy as np
+import pytest
+from mpi4py import MPI
+
+from coupler.clock import Stopwatch
+from coupler.controller import Controller
+from coupler.controller.economics import WINDOW_STEPS
+from coupler.coupling.economy import Economy
+from coupler.coupling.preview import PreviewCosts, preview
+from coupler.coupling.route import Route
+from coupler.operator import Operator
+from coupler.records import Event, EventKind
+
+OPERATOR = Operator(lambda inputs, dt: inputs, inputs=["a"], outputs=["a"], atol=1.0, rtol=0.0)
+ELEMENTS = 1000
+
+
+class Books:
+    """A route whose seconds a test writes down instead of spending them."""
+
+    def __init__(self, *, truth: float, asking: float, fallback: float) -> None:
+        controller = Controller(audit_rate=0.02)
+        self.route = Route(OPERATOR, controller, seed=0, deadline=1.0, must_answer=False, stopwatch=Stopwatch())
+        self._truth, self._asking, self._fallback = truth, asking, fallback
+        self.economy = Economy(MPI.COMM_SELF, [self.route])
+        self.events: list[Event] = []
+        # Some calls went to the truth as a whole before there was a model.
+        inputs = np.zeros((ELEMENTS, 1))
+        self.route.evaluate(inputs, np.empty_like(inputs), np.arange(ELEMENTS), 0.1, 1, 0)
+        self.route._bulk_seconds = truth * self.route._bulk_elements
+        self.route.state = controller.promoted(self.route.state, 1, 1.0)
+
+    def run(self, steps: int) -> None:
+        for step in range(steps):
+            self.route.elements += ELEMENTS
+            asked = not self.route.off
+            self.route.asked_seconds += ELEMENTS * self._asking * asked
+            self.route.truth_seconds += ELEMENTS * self._truth * (self._fallback if asked else 1.0)
+            self.events += self.economy.end_step(step)
+
+
+def test_a_surrogate_whose_answers_cost_more_than_the_truth_is_switched_off_after_one_window() -> None:
+    books = Books(truth=1e-7, asking=3e-7, fallback=0.1)
+
+    books.run(WINDOW_STEPS + 2)
+
+    (event,) = books.events
+    assert event.kind is EventKind.SWITCHED_OFF
+    assert event.sentence == "switched off: 0.32 times as fast as physics alone as it is, 0.33 times at best"
+    assert books.route.off
+    assert not books.economy.worthwhile(0)
+
+
+def test_a_surrogate_that_takes_too_little_off_the_truth_is_switched_off_later_and_may_still_learn() -> None:
+    books = Books(truth=1e-6, asking=3e-7, fallback=0.9)
+
+    books.run(4 * WINDOW_STEPS)
+    early = list(books.events)
+    books.run(2 * WINDOW_STEPS)
+
+    assert (early, [event.kind for event in books.events]) == ([], [EventKind.SWITCHED_OFF])
+    assert books.economy.worthwhile(0)
+
+
+def test_another_version_switches_it_on_again_at_once() -> None:
+    books = Books(truth=1e-6, asking=3e-7, fallback=0.9)
+    books.run(8 * WINDOW_STEPS)
+
+    (event,) = books.economy.renew(0, 99)
+
+    assert (event.step, event.kind) == (100, EventKind.SWITCHED_ON)
+    assert not books.route.off
+
+
+def test_a_surrogate_that_pays_is_left_alone() -> None:
+    books = Books(truth=1e-5, asking=3e-7, fallback=0.1)
+
+    books.run(500)
+
+    assert books.events == []
+
+
+def test_before_there_is_a_model_nothing_is_judged() -> None:
+    books = Books(truth=1e-7, asking=3e-7, fallback=0.1)
+    books.route.state = books.route.controller.start()
+
+    books.run(500)
+
+    assert books.events == []
+
+
+@pytest.mark.parametrize(("truth", "asking", "hopeless"), [(1.0, 2.0, True), (2.0, 1.0, False), (0.0, 0.0, True)])
+def test_no_model_can_save_anything_where_asking_alone_costs_more(truth: float, asking: float, hopeless: bool) -> None:
+    assert PreviewCosts(truth, asking).hopeless is hopeless
+
+
+def test_a_preview_finds_a_truth_hopeless_that_only_copies_and_not_one_that_computes() -> None:
+    def slow(inputs: np.ndarray, dt: float) -> np.ndarray:
+        outputs = inputs
+        for _ in range(200):
+            outputs = np.sin(outputs)
+        return outputs
+
+    costly = Operator(slow, inputs=["a"], outputs=["a"], atol=1.0, rtol=0.0)
+    elements = np.random.default_rng(0).random((20_000, 1))
+
+    assert preview(OPERATOR, elements, 0.1).hopeless
+    assert not preview(costly, elements, 0.1).hopeless
+
+
+def test_a_rank_without_elements_has_nothing_against_it() -> None:
+    assert preview(OPERATOR, np.empty((0, 1)), 0.1) == PreviewCosts(0.0, 0.0)
