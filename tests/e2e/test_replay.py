@@ -97,6 +97,15 @@ def test_a_deterministic_run_is_replayed_without_its_server(
     assert not (processes.folder / "again" / "server.log").exists()
 
 
+def test_a_surrogate_that_was_never_worth_starting_is_not_started_again(couple: "Couple", mpirun: "MpiRun") -> None:
+    run = couple("heat.toml", 2, "controller.economics=auto", ASYNCHRONOUS)
+    assert run.reasons().keys() == {Reason.SWITCHED_OFF}
+
+    said = again(mpirun, run.path, 1)
+
+    assert "bitwise the same: 60 steps, 2 ranks then, 1 now" in said
+
+
 def test_a_replay_can_be_replayed_and_the_run_is_left_alone(couple: "Couple", mpirun: "MpiRun", tmp_path: Path) -> None:
     run = couple("heat.toml", 2)
     before = run.bytes()
