@@ -138,6 +138,10 @@ class SampleStore:
         # The newest first: the oldest says where the run began, as long as there is another one.
         for number in reversed(others):
             self._path(number).unlink(missing_ok=True)
+        # Nobody but a compaction that was killed can have left a half of these; whoever appends is beyond them.
+        for number in self._numbers(r"\.{}\.part"):
+            if number <= last:
+                (self._folder / f".{self._path(number).name}.part").unlink(missing_ok=True)
 
     def _columns(self) -> dict[str, tuple[Field, ...]]:
         return {"inputs": self._signature.inputs, "truth": self._signature.outputs}
@@ -146,7 +150,10 @@ class SampleStore:
         return self._folder / f"{self._operator}-{number:05d}.h5"
 
     def _segments(self) -> list[int]:
-        pattern = re.compile(rf"{re.escape(self._operator)}-(\d{{5,}})\.h5")
+        return self._numbers("{}")
+
+    def _numbers(self, form: str) -> list[int]:
+        pattern = re.compile(form.format(rf"{re.escape(self._operator)}-(\d{{5,}})\.h5"))
         matches = (pattern.fullmatch(path.name) for path in self._folder.iterdir())
         return [int(match.group(1)) for match in matches if match]
 

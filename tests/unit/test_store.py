@@ -188,6 +188,19 @@ def test_a_compaction_killed_in_the_middle_loses_nothing(tmp_path: Path, deleted
     assert len(list(tmp_path.iterdir())) == 1
 
 
+def test_a_compaction_clears_up_after_one_that_was_killed_and_leaves_an_append_alone(tmp_path: Path) -> None:
+    store = _store(tmp_path)
+    store.append(_batch(1))
+    store.append(_batch(2))
+    for name in (".reaction-00002.h5.part", ".reaction-00003.h5.part", ".reaction-fast-00001.h5.part"):
+        (tmp_path / name).write_bytes(b"half a segment")
+
+    store.compact(store.read(), _batch(2))
+
+    left = sorted(path.name for path in tmp_path.iterdir())
+    assert left == [".reaction-00003.h5.part", ".reaction-fast-00001.h5.part", "reaction-00002.h5"]
+
+
 def test_a_compaction_that_changes_nothing_writes_nothing(tmp_path: Path) -> None:
     store = _store(tmp_path)
     written = store.append(_batch(1)).stat()
