@@ -10,7 +10,8 @@ from pathlib import Path
 def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary path in the same folder; it becomes ``path`` once the block ends without an error.
 
-    One writer per path. A writer that was killed leaves a hidden file, which the next one overwrites.
+    One writer per path. A block that raises leaves nothing; a writer that was killed leaves a hidden file, which the
+    next one overwrites.
 
     Parameters
     ----------
@@ -20,9 +21,13 @@ def replacing(path: Path) -> Iterator[Path]:
     Collective: no.
     """
     temporary = path.with_name(f".{path.name}.part")
-    yield temporary
-    _sync(temporary)
-    temporary.replace(path)
+    try:
+        yield temporary
+        _sync(temporary)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)  # half a file on a full disk is in the way of whatever comes next
+        raise
     _sync(path.parent)  # the name itself must outlive a crash, too
 
 

@@ -19,6 +19,7 @@ from coupler.errors import CouplerError
 
 if TYPE_CHECKING:
     from coupler.bench import Row
+    from coupler.config import ControllerSection
     from coupler.summary import Summary
 
 USER_MISTAKE = 2
@@ -61,7 +62,7 @@ def run(
             from coupler.report import draw
 
             draw(folder)
-        _print_summary(summary, folder)
+        _print_summary(summary, folder, effective.controller)
 
 
 @app.command()
@@ -191,7 +192,9 @@ def _abort(message: str, code: int) -> NoReturn:
     sys.exit(code)
 
 
-def _print_summary(summary: "Summary", folder: Path) -> None:
+def _print_summary(summary: "Summary", folder: Path, section: "ControllerSection") -> None:
+    from coupler.twin import sentence
+
     table = Table(box=None, show_header=False, pad_edge=False)
     decisions, elements = summary.decisions, max(summary.elements, 1)
     table.add_row("steps, ranks", f"{summary.steps}, {summary.ranks}")
@@ -199,6 +202,8 @@ def _print_summary(summary: "Summary", folder: Path) -> None:
         count = getattr(decisions, name)
         table.add_row(name, f"{count / elements:7.2%}  {count:,}")
     table.add_row("certificate", summary.certificate.sentence)
+    if section.twin_every:
+        table.add_row("trajectory", sentence(summary.twins, section))
     table.add_row("models", ", ".join(f"v{model.version} at step {model.step}" for model in summary.models) or "none")
     table.add_row("seconds", f"{summary.seconds.total:.1f} in all, {summary.seconds.setup:.1f} of them set-up")
     table.add_row(

@@ -3,7 +3,7 @@
 import time
 from types import TracebackType
 
-ACTIVITIES = ("setup", "truth", "wait", "gather", "gate", "scatter", "halo", "io", "sync", "learn")
+ACTIVITIES = ("setup", "truth", "wait", "gather", "gate", "scatter", "halo", "io", "sync", "learn", "twin")
 
 
 class Stopwatch:

@@ -139,9 +139,43 @@ class ControllerSection(Section):
         ge=0,
         le=256,
     )
+    repair: float = _key(
+        1.0,
+        "largest change of an output by which an answer is moved onto the operator's conserved sums before it is "
+        "judged; what misses them by more goes to the truth; 0: answers stay as they are",
+        unit="tolerances",
+        ge=0,
+    )
+    economics: Literal["auto", "off"] = _key(
+        "auto",
+        "auto: a surrogate that costs more than it saves is switched off, and tried again now and then, by measured "
+        "seconds, so not in deterministic runs; off: it is asked whatever it costs",
+    )
     alarm_rate: Share = _key(
         1e-6, "false alarms of a region that is in order come at most once in 1 / alarm_rate steps, on average"
     )
+    twin_every: int = _key(
+        0,
+        "steps between two twin windows, in which a copy of the state goes by physics alone beside the run and the "
+        "distance between the two is measured; 0: never. A loop of your own asks coupling.truth instead",
+        unit="steps",
+        ge=0,
+    )
+    twin_steps: int = _key(
+        10,
+        "steps of a twin window, at most twin_every; they cost twin_steps / twin_every of a run of physics alone",
+        unit="steps",
+        ge=1,
+    )
+
+    @model_validator(mode="after")
+    def _windows_do_not_overlap(self) -> "ControllerSection":
+        if 0 < self.twin_every < self.twin_steps:
+            raise ValueError(
+                f"controller.twin_steps = {self.twin_steps} is more than controller.twin_every = {self.twin_every}, "
+                "and a twin window must end before the next one begins: make twin_steps smaller or twin_every larger"
+            )
+        return self
 
 
 class LearningSection(Section):
@@ -157,6 +191,9 @@ class LearningSection(Section):
     )
     first: int = _key(20_000, "samples before the first training", unit="samples", ge=100)
     growth: Share = _key(0.5, "share of the buffer that must be new before the next training")
+    fallback: Share = _key(
+        0.5, "share of the decisions that fall back above which, as under an alarm, a quarter of `growth` is enough"
+    )
     buffer: int = _key(60_000, "samples a training may learn from", unit="samples", ge=100)
     anchors: float = _key(
         0.1,
@@ -176,6 +213,13 @@ class LearningSection(Section):
         40, "steps in which the truth's answers may fill the buffer once; the rest is not kept", unit="steps", ge=1
     )
     budget: Positive = _key(20.0, "asynchronous mode: processor time of a training", unit="s")
+    trial: int = _key(
+        5000,
+        "audits on which a new version must show that it errs less than the one that answers; after so many without a "
+        "difference that one stays. As many tell afterwards whether to take the new one back",
+        unit="audits",
+        ge=20,
+    )
 
 
 class RaySection(Section):
@@ -193,9 +237,18 @@ class RaySection(Section):
 
 
 class OutputSection(Section):
-    """What is drawn at the end of a run."""
+    """What a run draws at its end, and what it records meanwhile."""
 
     pictures: bool = _key(True, "draw the fields and the budget over time into the run folder")
+    tape: bool = _key(
+        False,
+        "record every operator call with its truth into tape/, to compare policies and models on it later; in mode "
+        "physics or shadow, 8 bytes per element and call for its id and for every input and output",
+    )
+    tape_every: int = _key(1, "record the calls of every n-th step only", unit="steps", ge=1)
+    tape_share: Annotated[float, Field(gt=0, le=1)] = _key(
+        1.0, "share of the elements that is recorded: the same ones in every step, on any number of ranks"
+    )
 
 
 class Case(Section):
@@ -210,7 +263,7 @@ class Case(Section):
     controller: ControllerSection = Field(default=ControllerSection(), description="when an answer is taken")
     learning: LearningSection = Field(default=LearningSection(), description="when models are trained")
     ray: RaySection = Field(default=RaySection(), description="the Ray cluster")
-    output: OutputSection = Field(default=OutputSection(), description="pictures")
+    output: OutputSection = Field(default=OutputSection(), description="pictures and tapes")
 
     @model_validator(mode="after")
     def _samples_fit_the_buffer(self) -> "Case":
@@ -237,6 +290,16 @@ class Case(Section):
             raise ValueError(
                 f'ray.servers = "{self.ray.servers}" asks for servers, and with exchange.transport = "inprocess" every '
                 "rank answers itself: leave one of the two out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _a_tape_has_truth(self) -> "Case":
+        if self.output.tape and self.controller.mode not in ("physics", "shadow"):
+            raise ValueError(
+                "output.tape = true records the truth of every element, and with controller.mode = "
+                f'"{self.controller.mode}" it is not computed where an answer is taken: set controller.mode to '
+                '"physics" or "shadow", or leave output.tape out'
             )
         return self
 

@@ -219,6 +219,31 @@ class Grid:
         wait([self.comm.Iscatterv(outgoing, mine)])
         return mine
 
+    def collect(self, values: NDArray[Scalar]) -> NDArray[Scalar]:
+        """Give a few numbers of every rank to every rank.
+
+        Parameters
+        ----------
+        values : ndarray
+            This rank's numbers, of the same shape and type on all ranks.
+
+        Returns
+        -------
+        ndarray (ranks, ...)
+            Everybody's, in rank order: who adds them up gets the same bits on every rank.
+
+        Raises
+        ------
+        LifecycleError
+            If the grid is closed.
+
+        Collective: yes.
+        """
+        self._require_open()
+        everyones = np.empty((self.size, *values.shape), values.dtype)
+        wait([self.comm.Iallgather(np.ascontiguousarray(values), everyones)])
+        return everyones
+
     def close(self) -> None:
         """Free communicators, requests and datatypes; a second call does nothing.
 

@@ -102,9 +102,12 @@ class ProgressLines:
             return
         rate = (progress.step - self._printed_step) / max(now - self._printed_at, 1e-9)
         self._printed_at, self._printed_step = now, progress.step
-        line = progress_line(progress, self._steps, rate) + "\n"
+        self.say(progress_line(progress, self._steps, rate))
+
+    def say(self, line: str) -> None:
+        """Print a line of somebody else's between the others, at once."""
         encoding = self._stream.encoding or "utf-8"  # a terminal that has no blocks must not end a run
-        self._stream.write(line.encode(encoding, "replace").decode(encoding))
+        self._stream.write(f"{line}\n".encode(encoding, "replace").decode(encoding))
         self._stream.flush()
 
 

@@ -1,6 +1,6 @@
 """Small records that travel between the layers: why an element went where it went, and what came back."""
 
-from enum import IntEnum
+from enum import IntEnum, StrEnum
 from typing import NamedTuple
 
 import numpy as np
@@ -104,3 +104,40 @@ _SENTENCES = {
     Reason.SWITCHED_OFF: "the surrogate does not pay at the measured costs, so it is not asked",
     Reason.PHYSICS: "the run was asked for physics only",
 }
+
+
+class EventKind(StrEnum):
+    """What happened to a model, or to the decision whether to ask it."""
+
+    TRAINING = "training"
+    TRIAL = "trial"
+    PROMOTED = "promoted"
+    REJECTED = "rejected"
+    ROLLED_BACK = "rolled-back"
+    ALARM = "alarm"
+    SWITCHED_OFF = "switched-off"
+    SWITCHED_ON = "switched-on"
+
+
+class Event(NamedTuple):
+    """Something that changed how the steps after it were decided; the same on every rank.
+
+    Attributes
+    ----------
+    step : int
+        The first step it holds for.
+    operator : int
+        Number of the operator.
+    kind : EventKind
+        What happened.
+    version : int
+        The model it happened to; 0 if none.
+    sentence : str
+        In words, with its figures.
+    """
+
+    step: int
+    operator: int
+    kind: EventKind
+    version: int
+    sentence: str

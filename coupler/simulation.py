@@ -18,6 +18,7 @@ from coupler.operator import Operator
 from coupler.plugin import build, load
 from coupler.progress import ProgressLines
 from coupler.summary import ConservedSum, Summary
+from coupler.twin import TwinWindows, window_line
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -81,17 +82,21 @@ class Simulation:
 
         Collective: yes.
         """
-        with self.coupling as coupling:
+        with self.coupling.preparing():
             state = self.grid.state(self.kernel.fields)
             self.kernel.start(state, self.grid)
+            self._foresee(state)
+        with self.coupling as coupling:
             start = self._sums(state)
             output = FieldsFile(coupling.folder.fields, self.grid, self.kernel.fields)
             self._write(output, state, 0)
-            self._loop(state, output)
+            twins = TwinWindows(self.kernel, self.grid, self.case, coupling.stopwatch)
+            self._loop(state, output, twins)
             coupling.stopwatch.seconds["halo"] = self.grid.exchange_seconds
             summary = coupling.finish(
                 state_sha256=state_sha256(state, self.grid),
                 mass={key: ConservedSum(start=start[key], end=end) for key, end in self._sums(state).items()},
+                twins=twins.windows,
             )
         if self.grid.rank == 0:
             self._lines.update(coupling.progress)
@@ -101,10 +106,13 @@ class Simulation:
         """Free the grid. Collective: yes."""
         self.grid.close()
 
-    def _loop(self, state: State, output: FieldsFile) -> None:
+    def _loop(self, state: State, output: FieldsFile, twins: TwinWindows) -> None:
         for step in range(1, self.case.run.steps + 1):
             self.kernel.step(state, self.grid, self.case.run.dt, self._evaluate)
             self.coupling.end_step()
+            window = twins.follow(step, state)
+            if window is not None and self.grid.rank == 0:
+                self._lines.say(window_line(window))
             if self.grid.rank == 0 and self._lines.due(step):
                 self._lines.update(self.coupling.progress)
             every = self.case.run.output_every
@@ -125,6 +133,13 @@ class Simulation:
         outputs = self.coupling.evaluate(inputs, ids, dt, operator=name, out=self._outputs[name])
         with stopwatch.timing("scatter"):
             passage.scatter(outputs)
+
+    def _foresee(self, state: State) -> None:
+        """Show the coupling the elements of the start, for it to see whether a model could save anything."""
+        for operator in self.kernel.operators.values():
+            name, ids = self._names[id(operator)], self.grid.ids
+            inputs = np.empty((ids.size, len(operator.signature.inputs)))
+            self.coupling.foresee(self._passage(name, operator, state).gather(inputs), self.case.run.dt, operator=name)
 
     def _passage(self, name: str, operator: Operator, state: State) -> Passage:
         """Give the way between fields and rows, and see to it that there are rows for the outputs."""

@@ -42,6 +42,7 @@ class Seconds(_Record):
     """Wall-clock seconds on the slowest rank, per activity; ``total`` includes everything, set-up too.
 
     ``learn`` is what the ranks spend on learning: gathering samples, and in deterministic mode waiting for a training.
+    ``twin`` is all that twin windows take, their truth and their halos included; no other activity contains it.
     """
 
     total: float = 0.0
@@ -55,6 +56,7 @@ class Seconds(_Record):
     io: float = 0.0
     sync: float = 0.0
     learn: float = 0.0
+    twin: float = 0.0
 
 
 class SharedTruth(_Record):
@@ -77,11 +79,42 @@ class ModelSummary(_Record):
     sha256: str
 
 
+class EventSummary(_Record):
+    """Something that happened to a model, or to the switch of a surrogate; ``step`` is the first it holds for."""
+
+    operator: str
+    step: int
+    kind: str
+    version: int
+    sentence: str
+
+
 class ConservedSum(_Record):
     """A conserved sum over the whole domain."""
 
     start: float
     end: float
+
+
+class TwinDistance(_Record):
+    """How far one field moved away from physics in a twin window.
+
+    ``rms_over_range`` and ``largest`` are of the window's last step: the root mean square over all cells of the
+    difference between run and twin, over the range (largest minus smallest value) of the twin; and the largest
+    difference of a cell, in the field's unit. ``growth`` is ``rms_over_range`` after every step of the window.
+    """
+
+    rms_over_range: float
+    largest: float
+    growth: list[float]
+
+
+class TwinWindow(_Record):
+    """One twin window: the first step that was run twice, how many were, and the distance by field."""
+
+    step: int
+    steps: int
+    fields: dict[str, TwinDistance]
 
 
 class Summary(_Record):
@@ -106,12 +139,14 @@ class Summary(_Record):
     models: list[ModelSummary] = Field(default_factory=list)
     retrainings: int = 0
     rollbacks: int = 0
+    events: list[EventSummary] = Field(default_factory=list)
     server_restarts: int = 0
     state_sha256: str | None = None
     mass: dict[str, ConservedSum] = Field(default_factory=dict)
     reasons: dict[str, int] = Field(default_factory=dict)
     shared: SharedTruth = SharedTruth()
     wait_hidden_share: float = 0.0
+    twins: list[TwinWindow] = Field(default_factory=list)
 
     def write(self, path: Path) -> None:
         """Write the file atomically: it is either not there or whole."""

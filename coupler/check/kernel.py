@@ -232,6 +232,25 @@ def _exchanges_before_it_reads(case: KernelCase) -> str:
     return ""
 
 
+def _steps_copies_alike(case: KernelCase) -> str:
+    """Try a twin window in small: what a kernel remembers of one state leaks into the other."""
+    alone = case.started()
+    for _ in range(_STEPS):
+        case.step(alone)
+    state, twin = case.step(case.started()), case.grid.state(case.kernel.fields)
+    twin.copy_from(state)
+    for _ in range(_STEPS - 1):
+        case.step(state)
+        case.step(twin)
+    names = [
+        name
+        for name in alone
+        if not same_bits(alone[name].interior, state[name].interior)
+        or not same_bits(state[name].interior, twin[name].interior)
+    ]
+    return f"{', '.join(names)} had other bits: what a step needs of earlier ones belongs into fields." if names else ""
+
+
 _DECLARATION = (
     Line("fields are declared, and operators over them", _declares_fields_and_operators),
     Line("its numbers of dimensions are declared", _declares_dimensions),
@@ -246,8 +265,13 @@ _LINES = (
     ),
     Line("a step is bitwise repeatable", _steps_repeatably, needs=(_starts_repeatably, _stays_finite)),
     Line(
+        "a copy of a state, stepped in turn with it, goes the same way, as twin windows need",
+        _steps_copies_alike,
+        needs=(_stays_finite, _steps_repeatably),
+    ),
+    Line(
         "a step exchanges halos before it reads them",
         _exchanges_before_it_reads,
-        needs=(_stays_finite, _steps_repeatably),
+        needs=(_stays_finite, _steps_repeatably, _steps_copies_alike),
     ),
 )

@@ -16,6 +16,7 @@ from coupler.controller.findings import SCORE_BINS, SCORE_ROWS, Findings, Measur
 from coupler.controller.gate import Gate, Workspace, audited_sums, judge, losses, put_rows
 from coupler.controller.limits import Limits
 from coupler.controller.policies import GateState, HeldOut, Introduction, Policy, Question, Rules
+from coupler.controller.statements import Losses, Statements, of_outputs
 
 __all__ = [
     "MOST_CALLS",
@@ -35,12 +36,14 @@ __all__ = [
     "HeldOut",
     "Introduction",
     "Limits",
+    "Losses",
     "Measures",
     "Mode",
     "Policy",
     "Question",
     "Rules",
     "Scale",
+    "Statements",
     "Stream",
     "Tally",
     "Workspace",
@@ -48,6 +51,7 @@ __all__ = [
     "judge",
     "losses",
     "measure",
+    "of_outputs",
     "put_rows",
     "quantise",
     "score_edges",

@@ -25,6 +25,7 @@ class Stream(IntEnum):
     AUDIT = 0
     SAMPLE = 1
     POLICY = 2
+    REDRAW = 15  # of no run: how far it is to the next audit, for `coupler.redraw`
 
 
 def uniforms(
@@ -150,7 +151,8 @@ def _philox(c0: Word, c1: Word, c2: Word, c3: Word, k0: Word, k1: Word) -> tuple
 
 
 @njit(cache=True, nogil=True, inline="always")
-def _uniform(identity: np.int64, c2: Word, c3: Word, k0: Word, k1: Word) -> np.float64:
+def uniform(identity: np.int64, c2: Word, c3: Word, k0: Word, k1: Word) -> np.float64:
+    """Draw the number of one element from the words of key and counter."""
     low, high = Word(identity) & Word(0xFFFFFFFF), Word(identity) >> Word(32)
     first, second, _, _ = _philox(low, high, c2, c3, k0, k1)
     bits = (first >> Word(5)) << Word(26) | (second >> Word(6))
@@ -160,7 +162,7 @@ def _uniform(identity: np.int64, c2: Word, c3: Word, k0: Word, k1: Word) -> np.f
 @njit(cache=True, nogil=True)
 def _fill_uniforms(k0: Word, k1: Word, c2: Word, c3: Word, ids: NDArray[np.int64], out: NDArray[np.float64]) -> None:
     for i in range(ids.size):
-        out[i] = _uniform(ids[i], c2, c3, k0, k1)
+        out[i] = uniform(ids[i], c2, c3, k0, k1)
 
 
 @njit(cache=True, nogil=True)
@@ -168,7 +170,7 @@ def _fill_tosses(
     rate: float, k0: Word, k1: Word, c2: Word, c3: Word, ids: NDArray[np.int64], out: NDArray[np.bool_]
 ) -> None:
     for i in range(ids.size):
-        out[i] = _uniform(ids[i], c2, c3, k0, k1) < rate
+        out[i] = uniform(ids[i], c2, c3, k0, k1) < rate
 
 
 # Tossing is vectorised, a block at a time; listing is not, and has no branch that a processor could guess wrongly.
@@ -189,7 +191,7 @@ def _choose(
     for first in range(0, ids.size, _BLOCK):
         count = min(_BLOCK, ids.size - first)
         for i in range(count):
-            fell[i] = _uniform(ids[first + i], c2, c3, k0, k1) < rate
+            fell[i] = uniform(ids[first + i], c2, c3, k0, k1) < rate
         for i in range(count):
             rows[found] = first + i
             found += fell[i]

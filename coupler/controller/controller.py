@@ -93,6 +93,8 @@ class Controller:
         Seed of the run, for policies that draw.
     alarm_rate : float
         False alarms of a region come at most once in 1 / alarm_rate steps, on average.
+    repair : float
+        Largest change of an output by which an answer is moved onto the conserved sums [tolerances].
 
     Raises
     ------
@@ -110,6 +112,7 @@ class Controller:
     params: Mapping[str, object] = field(default_factory=dict)
     seed: int = 0
     alarm_rate: float = 1e-6
+    repair: float = 1.0
 
     def __post_init__(self) -> None:
         if self.mode not in get_args(Mode):

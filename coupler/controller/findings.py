@@ -23,6 +23,7 @@ BINS_PER_OCTAVE, _OCTAVES = 3, 8
 SCORE_BINS = 2 * _OCTAVES * BINS_PER_OCTAVE
 # Rows of a table of scores.
 SCORE_ROWS = 4
+TRUTHS = 5
 AUDITED, AUDITED_LOSS, REFUSED, REFUSED_LOSS = range(SCORE_ROWS)
 # Errors and ratios are counted in units of 2**-20, up to as much again.
 ERROR_UNIT = 2**20
@@ -52,6 +53,8 @@ class Findings:
         Elements of which answer and truth are known.
     error, ratio : float
         Sum of their errors [tolerances], and of error over score.
+    withheld, withheld_loss : int, float
+        Elements that only a hard stop kept from being accepted, and the sum of their losses.
     regions : ndarray (regions, REGION_NUMBERS) of int64
         Audited answers by region, as :func:`~coupler.controller.regions.watch` adds them up.
     """
@@ -61,13 +64,24 @@ class Findings:
     known: int = 0
     error: float = 0.0
     ratio: float = 0.0
+    withheld: int = 0
+    withheld_loss: float = 0.0
     regions: Integers = field(default_factory=lambda: np.zeros((0, REGION_NUMBERS), np.int64))
 
     @staticmethod
     def of(sums: AuditedSums, measures: "Measures", regions: Integers) -> "Findings":
         """Read what was counted, after it was added up over the ranks."""
-        known, error, ratio = measures.truths.tolist()
-        return Findings(sums, measures.scores, known, error / ERROR_UNIT, ratio / ERROR_UNIT, regions)
+        known, error, ratio, withheld, lost = measures.truths.tolist()
+        return Findings(
+            sums,
+            scores=measures.scores,
+            known=known,
+            error=error / ERROR_UNIT,
+            ratio=ratio / ERROR_UNIT,
+            withheld=withheld,
+            withheld_loss=lost / UNIT,
+            regions=regions,
+        )
 
 
 class Measures(NamedTuple):
@@ -77,8 +91,9 @@ class Measures(NamedTuple):
     ----------
     scores : ndarray (SCORE_ROWS, SCORE_BINS) of int64
         As in :class:`Findings`.
-    truths : ndarray (3,) of int64
-        Elements whose answer and truth are known, their errors and ratios of error to score [2**-20].
+    truths : ndarray (TRUTHS,) of int64
+        Elements whose answer and truth are known, their errors and ratios of error to score [2**-20], and those of them
+        that only a hard stop kept from being accepted, and their losses [2**-32].
     outputs : ndarray (2, n_out) of int64
         Of audited, accepted elements: the capped error of each output alone [2**-32], and how often it was above 1.
     """
@@ -178,4 +193,7 @@ def _measure(
         scores[row + 1, place] += np.int64(np.ceil(min(worst / cap, 1.0) * UNIT))
         truths[0] += 1
         truths[1] += np.int64(worst * ERROR_UNIT)
+        if verdicts[k] == _BUDGET:
+            truths[3] += 1
+            truths[4] += np.int64(np.ceil(min(worst / cap, 1.0) * UNIT))
         truths[2] += np.int64(min(worst / max(score[i], _LEAST_SCORE), _LARGEST_ERROR) * ERROR_UNIT)

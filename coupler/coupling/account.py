@@ -6,25 +6,10 @@ from typing import NamedTuple
 
 from coupler.controller import AuditedSums, Bound, Certificate, Controller, Findings, Tally, sentence
 from coupler.coupling.counts import Counts
-from coupler.coupling.route import Route
+from coupler.coupling.route import Route, StepSetting
 from coupler.progress import Progress
 from coupler.records import Reason
 from coupler.summary import CertificateSummary, Decisions, SharedTruth
-
-
-class StepSetting(NamedTuple):
-    """What held for one operator in a step.
-
-    Attributes
-    ----------
-    audit_rate : float
-        Rate its coins had.
-    version : int
-        The model that answered.
-    """
-
-    audit_rate: float
-    version: int
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coupler.controller import AuditedSums, Findings, Measures
-from coupler.controller.findings import SCORE_BINS, SCORE_ROWS
+from coupler.controller.findings import SCORE_BINS, SCORE_ROWS, TRUTHS
 from coupler.controller.regions import REGION_NUMBERS
 from coupler.controller.trial import TRIAL_NUMBERS
 from coupler.records import Decision, Reason
@@ -19,7 +19,6 @@ _DECISIONS = tuple(decision.name.lower() for decision in reversed(Decision))
 _DECISION_OF = tuple(reason.decision.name.lower() for reason in Reason)
 # Single numbers, in this order.
 _SINGLE = ("samples", "rounds_done", "shared_elements", "shared_nanoseconds", "sharing_nanoseconds")
-_TRUTHS = 3
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,7 @@ class CountsShape:
     @property
     def common(self) -> int:
         """Numbers that every operator has, whatever its shape; they come first."""
-        return len(Reason) + _AUDITED + len(_SINGLE) + _TRUTHS + SCORE_ROWS * SCORE_BINS + TRIAL_NUMBERS
+        return len(Reason) + _AUDITED + len(_SINGLE) + TRUTHS + SCORE_ROWS * SCORE_BINS + TRIAL_NUMBERS
 
     @property
     def length(self) -> int:
@@ -106,7 +105,7 @@ class Counts:
         assert self.numbers.shape == (shape.length,), (self.numbers.shape, shape)
         first, place = len(Reason), len(Reason) + _AUDITED + len(_SINGLE)
         self.reasons, self.audited = self.numbers[:first], self.numbers[first : first + _AUDITED]
-        truths, scores = self._part(place, _TRUTHS), place + _TRUTHS
+        truths, scores = self._part(place, TRUTHS), place + TRUTHS
         trial = scores + SCORE_ROWS * SCORE_BINS
         self.trial = self._part(trial, TRIAL_NUMBERS)
         outputs = self._part(shape.common, 2 * shape.outputs).reshape(2, shape.outputs)

@@ -1,7 +1,8 @@
 """The coupling: the door for people who keep their own loop, mesh and MPI calls."""
 
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -16,13 +17,14 @@ from coupler.clock import Stopwatch
 from coupler.config import Case, read_case
 from coupler.controller import Controller
 from coupler.coupling.nodes import abort, on_first
+from coupler.coupling.preview import PreviewCosts, preview
 from coupler.coupling.session import Session, SessionPlan
 from coupler.errors import ConfigError, CouplerError, FieldMismatch, LifecycleError, PluginError, did_you_mean
 from coupler.operator import Operator, Signature
 from coupler.plugin import build, load
 from coupler.progress import Progress
 from coupler.runfolder import RunFolder
-from coupler.summary import ConservedSum, Summary
+from coupler.summary import ConservedSum, Summary, TwinWindow
 
 # Room for so many elements where nobody says how many there will be.
 _FIRST_ELEMENTS = 4096
@@ -92,12 +94,14 @@ class Coupling:
         self._summary: Summary | None = None
         self._indices = {name: index for index, name in enumerate(named)}
         self._checked_ids: object = None
+        self._previews: dict[str, PreviewCosts] = {}
 
     def __enter__(self) -> Self:
         if self._session is not None:
             raise LifecycleError("A coupling is one run and was started before: make another for another run.")
         with self.stopwatch.timing("setup"):
-            self._session = Session(self._plan, self._comm, self.stopwatch)
+            plan = replace(self._plan, hopeless=self._hopeless())
+            self._session = Session(plan, self._comm, self.stopwatch)
         return self
 
     def __exit__(
@@ -111,6 +115,47 @@ class Coupling:
         except BaseException as late:
             self._fail(late)
             raise
+
+    @contextmanager
+    def preparing(self) -> Iterator[None]:
+        """Do what comes before the run: if it fails on one rank all ranks end, as inside of the coupling's context.
+
+        Collective: no, but what fails ends all.
+        """
+        try:
+            yield
+        except BaseException as error:
+            self._fail(error)
+            raise
+
+    def foresee(self, inputs: ArrayLike, dt: float, *, operator: str | None = None) -> None:
+        """Show elements like those to come, before the context is entered.
+
+        If their truth costs less than asking, on every rank and for every operator, nothing is started for a model
+        that could save nothing; ``controller.economics = "off"`` starts it all the same.
+
+        Parameters
+        ----------
+        inputs : array_like (n, n_in)
+            Operator inputs; n may be 0.
+        dt : float
+            Time step.
+        operator : str, optional
+            Which one, where there are several.
+
+        Raises
+        ------
+        FieldMismatch
+            If the inputs do not fit the operator.
+
+        Collective: no.
+        """
+        name = list(self._plan.operators)[self._index(operator)]
+        shown = self._plan.operators[name]
+        x, _ = _checked(inputs, np.arange(len(np.asarray(inputs))), shown.signature)
+        if self._economical:
+            with self.stopwatch.timing("setup"):
+                self._previews[name] = preview(shown, x, float(dt))
 
     @property
     def folder(self) -> RunFolder:
@@ -194,6 +239,40 @@ class Coupling:
             _check_out(out, x, signature)
         return session.evaluate(index, x, numbers, float(dt), out)
 
+    def truth(self, inputs: ArrayLike, dt: float, *, operator: str | None = None) -> NDArray[np.float64]:
+        """Compute the truth of some elements beside the run, as for a twin of its state that goes by physics alone.
+
+        Nothing of it is counted: no decision, no coin, no sample, no record, and the seconds go to ``twin``. What
+        :meth:`inputs` gave is left alone.
+
+        Parameters
+        ----------
+        inputs : array_like (n, n_in)
+            Operator inputs, any number of elements.
+        dt : float
+            Time step.
+        operator : str, optional
+            Which one, where there are several.
+
+        Returns
+        -------
+        ndarray (n, n_out)
+            A new array, bitwise what :meth:`evaluate` gives where it computes the truth.
+
+        Raises
+        ------
+        FieldMismatch
+            If the inputs do not fit the operator.
+        LifecycleError
+            Outside of the context.
+
+        Collective: no.
+        """
+        asked = self._running.routes[self._index(operator)].operator
+        x = _checked_inputs(inputs, asked.signature)
+        with self.stopwatch.timing("twin"):
+            return np.array(asked.evaluate_truth(x, float(dt)))
+
     def end_step(self) -> None:
         """End a time step: take in the reduction of the step before, start this step's.
 
@@ -206,7 +285,13 @@ class Coupling:
         """
         self._running.end_step()
 
-    def finish(self, *, state_sha256: str | None = None, mass: Mapping[str, ConservedSum] | None = None) -> Summary:
+    def finish(
+        self,
+        *,
+        state_sha256: str | None = None,
+        mass: Mapping[str, ConservedSum] | None = None,
+        twins: Sequence[TwinWindow] = (),
+    ) -> Summary:
         """End the run: write what is left, stop what was started, write ``summary.json``.
 
         Parameters
@@ -215,6 +300,8 @@ class Coupling:
             Hash of the final fields, if somebody has it.
         mass : mapping, optional
             Conserved sums.
+        twins : sequence of TwinWindow
+            What was run twice, if somebody did.
 
         Returns
         -------
@@ -225,7 +312,7 @@ class Coupling:
         """
         if self._summary is None:
             session = self._running
-            results = replace(session.results(), state_sha256=state_sha256, mass=dict(mass or {}))
+            results = replace(session.results(), state_sha256=state_sha256, mass=dict(mass or {}), twins=twins)
             self._summary = session.finish(results)
         return self._summary
 
@@ -236,6 +323,24 @@ class Coupling:
         plugin = load(section.name, Surrogate)
         for operator in self._plan.operators.values():
             build(plugin, section.params, operator.signature, key="surrogate.params")
+
+    @property
+    def _economical(self) -> bool:
+        case, controller = self.case, self._plan.controller
+        timed = case.learning.mode != "deterministic"
+        return timed and controller.mode == "certified" and case.controller.economics == "auto"
+
+    def _hopeless(self) -> str:
+        """Say why no model could save anything, on all ranks alike; nothing if one could, or nobody knows."""
+        shown = len(self._previews) == len(self._plan.operators)
+        mine = shown and all(costs.hopeless for costs in self._previews.values())
+        if not self._comm.allreduce(mine, MPI.LAND):
+            return ""
+        costs = self._comm.allreduce(np.sum(list(self._previews.values()), axis=0))
+        return (
+            f"never switched on: for the elements at the start the truth takes {costs[0] * 1e6:.3g} µs in all, and "
+            f"asking alone {costs[1] * 1e6:.3g} µs"
+        )
 
     @property
     def _started(self) -> Session:
@@ -257,7 +362,8 @@ class Coupling:
         """
         if self._comm.size > 1:
             abort(_last_words(error), _exit_code(error))
-        self._started.release()
+        if self._session is not None:
+            self._session.release()
 
     def _index(self, operator: str | None) -> int:
         indices = self._indices
@@ -312,6 +418,7 @@ def _controller(case: Case) -> Controller:
         params=section.params,
         seed=case.run.seed,
         alarm_rate=section.alarm_rate,
+        repair=section.repair,
     )
 
 
@@ -345,14 +452,19 @@ def _check_out(out: NDArray[np.float64], inputs: NDArray[np.float64], signature:
         )
 
 
-def _checked(inputs: ArrayLike, ids: ArrayLike, signature: Signature) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+def _checked_inputs(inputs: ArrayLike, signature: Signature) -> NDArray[np.float64]:
     x = np.ascontiguousarray(inputs, dtype=np.float64)
-    numbers = np.ascontiguousarray(ids)
     if x.ndim != 2 or x.shape[1] != len(signature.inputs):
         raise FieldMismatch(
             f"The inputs have shape {x.shape}; the operator takes (n, {len(signature.inputs)}): "
             f"{', '.join(signature.input_names)}."
         )
+    return x
+
+
+def _checked(inputs: ArrayLike, ids: ArrayLike, signature: Signature) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    x = _checked_inputs(inputs, signature)
+    numbers = np.ascontiguousarray(ids)
     if numbers.shape != (len(x),) or numbers.dtype.kind not in "iu":
         raise FieldMismatch(
             f"The ids have shape {numbers.shape} and type {numbers.dtype}; there must be one whole number per element, "

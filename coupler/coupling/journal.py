@@ -13,6 +13,7 @@ from coupler.coupling.route import CallRecord
 from coupler.grid import wait
 from coupler.ledger import RECORD, LedgerFile
 from coupler.progress import MetricsFile, Progress
+from coupler.records import Event
 from coupler.runfolder import RunFolder
 
 # Steps between two gatherings of the ranks' records: collective, so it must follow from the step.
@@ -47,6 +48,7 @@ class Journal:
         self._gathering: _Gathering | None = None
         self._gathered: list[NDArray[np.void]] = []
         self._steps: list[Callable[[], Progress]] = []
+        self._events: list[Event] = []
         self._noted = self._written = time.monotonic()
         self._ledger: LedgerFile | None = None
         self._metrics: MetricsFile | None = None
@@ -60,6 +62,11 @@ class Journal:
     def record(self, operator: int, call: CallRecord) -> None:
         """Take one call of this rank. Collective: no."""
         self._calls.append((operator, call))
+
+    def tell(self, event: Event) -> None:
+        """Take an event, on every rank alike. Collective: no."""
+        if self._ledger is not None:
+            self._events.append(event)
 
     def note(self, progress: Callable[[], Progress]) -> None:
         """Note the progress of a step.

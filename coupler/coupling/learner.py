@@ -30,6 +30,8 @@ _log = logging.getLogger("coupler.learning")
 # A round that takes longer than this in deterministic mode is given up [s].
 _ROUND_SECONDS = 1800.0
 _LOOK_SECONDS = 0.02
+# Weight of the last step in the smoothed share of elements that fall back.
+_SMOOTHING = 0.05
 _FAILURE_LOOK_SECONDS = 1.0
 _KEPT = 0x4E97
 
@@ -57,6 +59,13 @@ class LearnerPlan:
 class Learner:
     """Collects samples from a route and runs its training rounds.
 
+    Attributes
+    ----------
+    learns : bool
+        Whether there is anybody to learn.
+    worthwhile : bool
+        Whether learning may pay, as far as is known; if not, it rests.
+
     Parameters
     ----------
     plan : LearnerPlan
@@ -80,10 +89,12 @@ class Learner:
         self._coins = Coins(plan.case.run.seed, Stream.SAMPLE)
         self._rows, self._inputs = np.empty(0, np.int64), np.empty((0, 0))
         self._available = self._trained_on = 0
+        self._fallback_share = 0.0
         self._keep_shares = KeepShares(0.0, 0.0)  # until the first sum says how many elements there are
         self._round, self._round_started = 0, -1
         self._looked_at = time.monotonic()
         self.learns = learning.mode != "off"
+        self.worthwhile = True
         route.on_truth = self._keep
 
     @property
@@ -107,7 +118,7 @@ class Learner:
             self._publish_failure()
             self._route.counts.rounds_done = int(self._rounds.published(self._round))
 
-    def end_step(self, step: int, totals: Counts) -> ModelCard | None:
+    def end_step(self, step: int, totals: Counts, *, may_start: bool) -> ModelCard | None:
         """Take in the reduced counts; start a round if one is due, finish one if it has ended.
 
         Parameters
@@ -116,11 +127,13 @@ class Learner:
             The step that ends now.
         totals : Counts
             Sums over all ranks.
+        may_start : bool
+            Whether a round may start: not while a candidate is on trial.
 
         Returns
         -------
         ModelCard or None
-            The version that takes over now.
+            The candidate of a round that has ended.
 
         Collective: yes at steps where a round starts (samples are gathered), otherwise no.
         """
@@ -128,7 +141,7 @@ class Learner:
         self._keep_shares = self._shares_of(totals)
         if self.training:
             return self._finish_round() if self._round_ended(step, totals) else None
-        if self.learns and self._trigger.due(self._trained_on, self._available):
+        if may_start and self.learns and self.worthwhile and self._due(totals):
             self._start_round(step)
         return None
 
@@ -143,7 +156,8 @@ class Learner:
 
     def _keep(self, piece: Piece, reasons: Reasons) -> None:
         """Keep a random share of the truth's answers of either kind; neither coins nor draws depend on the ranks."""
-        if not self.learns or self._available - self._trained_on >= self._plan.case.learning.buffer:
+        fresh = self._available - self._trained_on
+        if not (self.learns and self.worthwhile) or fresh >= self._plan.case.learning.buffer:
             return
         if len(self._rows) < len(piece.ids):
             self._rows, self._inputs = np.empty(len(piece.ids), np.int64), np.empty_like(piece.inputs)
@@ -175,6 +189,13 @@ class Learner:
         share = np.where(unselected(why), shares.unselected, shares.selected)
         stays: NDArray[np.bool_] = (why != Reason.ACCEPTED) & (draws < share)
         return stays
+
+    def _due(self, totals: Counts) -> bool:
+        """Whether to train now; sooner where the model is found wrong, or takes little off the truth."""
+        share = totals.decisions["fallback"] / totals.elements if totals.elements else 0.0
+        self._fallback_share += _SMOOTHING * (share - self._fallback_share)
+        urgent = self._route.state.alarms.any or self._fallback_share > self._plan.case.learning.fallback
+        return self._trigger.due(self._trained_on, self._available, urgent=urgent)
 
     def _shares_of(self, totals: Counts) -> KeepShares:
         learning = self._plan.case.learning

@@ -24,6 +24,7 @@ from coupler.controller import (
     put_rows,
 )
 from coupler.controller.regions import Regions, watch
+from coupler.controller.repair import repair
 from coupler.controller.trial import compare
 from coupler.coupling.counts import Counts, CountsShape
 from coupler.errors import CouplerError, FieldMismatch
@@ -35,6 +36,8 @@ Floats = NDArray[np.float64]
 Reasons = NDArray[np.uint8]
 Rows = NDArray[np.int64]
 
+# Share of what was known of the truth's cost that is forgotten with every call.
+_FORGETTING = 0.05
 _SUMS = len(AuditedSums(audit_rate=1.0, decisions=0).counts)
 
 
@@ -93,6 +96,24 @@ class Piece:
     dt: float
     step: int
     call: int
+
+
+class StepSetting(NamedTuple):
+    """What held for one operator in a step.
+
+    Attributes
+    ----------
+    audit_rate : float
+        Rate its coins had.
+    version : int
+        The model that answered.
+    challenger : int
+        The one that was on trial; 0 if none was.
+    """
+
+    audit_rate: float
+    version: int
+    challenger: int
 
 
 class CallRecord(NamedTuple):
@@ -211,6 +232,7 @@ class Route:
         self.elements = self.typical_elements = self.asked_elements = 0
         self.typical_seconds = self.truth_seconds = self.asked_seconds = 0.0
         self.waited_seconds = self.hidden_seconds = 0.0
+        self._bulk_elements = self._bulk_seconds = 0.0
         self._deadline, self._must_answer, self._stopwatch = deadline, must_answer, stopwatch
         self._coins = Coins(seed, Stream.AUDIT)
         self._n_in, self._n_out = len(operator.signature.inputs), len(operator.signature.outputs)
@@ -221,6 +243,14 @@ class Route:
         self._no_truth = np.empty((0, self._n_out))
         self._own = self._offered = np.empty((0, self._n_in))
         self._offered_by: Transport | None = None
+
+    @property
+    def bulk_cost(self) -> float:
+        """Processor time of the truth of one element lately, where all of a call went to it [s]; 0 if none did.
+
+        The few audits of a call would say too much: what a call costs however few its elements would count as theirs.
+        """
+        return self._bulk_seconds / self._bulk_elements if self._bulk_elements else 0.0
 
     @property
     def limits(self) -> Limits | None:
@@ -309,6 +339,11 @@ class Route:
         """Share of the decisions that is audited in this step."""
         return self.controller.audit_rate_now(self.state)
 
+    @property
+    def setting(self) -> StepSetting:
+        """What holds in this step."""
+        return StepSetting(self.audit_rate, self.state.version, self.challenger)
+
     def _record(self, step: int, call: int, reasons: list[int], sums: list[int]) -> CallRecord:
         spent, state = self._spent, self.state
         self.truth_seconds += spent.truth
@@ -331,10 +366,10 @@ class Route:
         """Why no question can be asked now, if so."""
         if not self.controller.asks:
             return Reason.PHYSICS
-        if self.state.version == 0:
-            return Reason.NO_MODEL
         if self.off:
             return Reason.SWITCHED_OFF
+        if self.state.version == 0:
+            return Reason.NO_MODEL
         assert self.transport is not None
         if self._must_answer:
             return None
@@ -371,7 +406,10 @@ class Route:
 
     def _close(self, piece: Piece, reason: Reason) -> None:
         """Compute the truth of everything without asking."""
+        before = self.typical_seconds
         np.copyto(piece.outputs, self._typical_truth(piece.inputs, piece.dt))
+        self._bulk_seconds += self.typical_seconds - before - _FORGETTING * self._bulk_seconds
+        self._bulk_elements += len(piece.ids) - _FORGETTING * self._bulk_elements
         if self.on_truth is not None:
             self.on_truth(piece, np.full(len(piece.ids), reason, np.uint8))
 
@@ -423,6 +461,7 @@ class Route:
         assert self._gate is not None
         started, space, state = time.perf_counter(), self._space, self.state
         self.asked_elements += len(piece.ids)
+        self._repair(piece.inputs, answer.mean)
         score = self.controller.rule.scores(
             state.gate, Question(piece.inputs, answer.score, piece.ids, piece.step, piece.call)
         )
@@ -448,6 +487,11 @@ class Route:
             started = time.perf_counter()
             self._measure(answer.mean, score, rest, space.reasons[rest], rest_truth)
             self._spent.gate += time.perf_counter() - started
+
+    def _repair(self, inputs: Floats, mean: Floats) -> None:
+        """Move answers that miss a conserved sum by little onto it."""
+        assert self._gate is not None
+        repair(inputs, mean, self._gate.limits, self._atol, self._rtol, self.controller.repair)
 
     def _barred(self, piece: Piece) -> NDArray[np.bool_]:
         """Say which elements lie in a region under alarm; nobody is looked at while there is none."""
@@ -479,18 +523,18 @@ class Route:
 
     def _try_challenger(self, piece: Piece, defence: Floats, truth: Floats) -> None:
         """Ask the version on trial about the audited elements, and count how both fared."""
-        transport, audits, started = self.transport, len(truth), time.perf_counter()
+        transport, audits = self.transport, len(truth)
         assert transport is not None
         questions, place = piece.inputs[self._space.audited[:audits]], transport.inputs(audits)
         # The inputs are the rank's own, who may look at them again.
         before = place.copy()
         place[...] = questions
         transport.ask(audits, piece.dt, self.challenger)
-        answer = transport.answer(self._deadline)
+        answer = self._answer(piece)
         place[...] = before
         if answer.arrived:
+            self._repair(questions, answer.mean)
             compare(defence, answer.mean, truth, self._atol, self._rtol, self.controller.cap, self.counts.trial)
-        self._spent.wait += time.perf_counter() - started
 
     def _go_without(self, piece: Piece, reason: Reason, truth: Floats) -> None:
         """No answer came: the truth for everything that was not audited."""

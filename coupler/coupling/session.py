@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,25 +14,27 @@ from numpy.typing import NDArray
 
 from coupler.clock import Stopwatch
 from coupler.config import Case
-from coupler.controller import MOST_CALLS, Controller, Limits
-from coupler.coupling.account import Account, StepSetting, StepTotals
+from coupler.controller import MOST_CALLS, Controller
+from coupler.coupling.account import Account, StepTotals
 from coupler.coupling.counts import Counts
 from coupler.coupling.journal import Journal
 from coupler.coupling.nodes import Nodes, on_first, together
+from coupler.coupling.recorder import TapeRecorder
 from coupler.coupling.reduction import StepReduction
-from coupler.coupling.route import Route
+from coupler.coupling.route import Route, StepSetting
 from coupler.coupling.sharing import SharingSwitch, open_workshop
 from coupler.coupling.statement import Results, statement
 from coupler.errors import CouplerError, FieldMismatch
 from coupler.exchange.sharing import Bench
 from coupler.operator import Operator
 from coupler.progress import Progress
+from coupler.records import Event, EventKind
 from coupler.runfolder import claim
 from coupler.summary import ModelSummary, Summary
+from coupler.tape import TapeCall
 
 if TYPE_CHECKING:
-    from coupler.coupling.learner import Learner
-    from coupler.learning.registry import ModelCard
+    from coupler.coupling.steering import Steering
 
 _log = logging.getLogger("coupler.session")
 # Books that need not be kept at once are kept this often [s].
@@ -66,6 +68,8 @@ class SessionPlan:
         What the default run folder is named after.
     elements : int
         Most elements this rank asks about at once.
+    hopeless : str
+        Why no model could save anything, so that nothing is started for one; empty if one could.
     """
 
     case: Case
@@ -74,6 +78,12 @@ class SessionPlan:
     out: Path | None
     name: str
     elements: int
+    hopeless: str = ""
+
+    @property
+    def learns(self) -> bool:
+        """Whether there is to be a model."""
+        return self.controller.asks and not self.hopeless
 
 
 class Session:
@@ -104,6 +114,7 @@ class Session:
             )
         self._step = self._call = 0
         self._models: list[ModelSummary] = []
+        self._events: list[Event] = []
         self._setting: tuple[StepSetting, ...] = ()
         self._first_ids = np.empty(0, np.int64)
         self.routes = [self._route(operator) for operator in plan.operators.values()]
@@ -115,12 +126,16 @@ class Session:
             if self._nodes.first:
                 failed.callback(self.folder.abandon)
             self._benches = self._start_sharing()
-            self._learners: list[Learner] = self._start_learning(started) if plan.controller.asks else []
+            self._steering: Steering | None = self._start_learning(started) if plan.learns else None
             self._journal = Journal(self.folder, self._nodes, tuple(plan.operators))
             started.callback(self._journal.close)
+            if plan.hopeless:
+                self._switch_all_off()
+            taped = plan.case.output.tape
+            self._recorder = TapeRecorder(self.folder, self._nodes, plan.operators, plan.case) if taped else None
             # Where no model can ever take over, nothing hangs on a step's sums, and books are kept for many at once:
             # after the truth of a step every line of Python has left the caches, and costs five times as much.
-            self._bookish = bool(self._benches) or any(learner.learns for learner in self._learners)
+            self._bookish = bool(self._benches) or (self._steering is not None and self._steering.learns)
             self._unread: list[_Unread] = []
             self._read_at = time.monotonic()
             self._reduction = StepReduction(self._nodes.job, sum(route.counts.shape.length for route in self.routes))
@@ -158,6 +173,9 @@ class Session:
         if bench is not None:
             with self._stopwatch.timing("truth"):
                 bench.help()
+        if self._recorder is not None:
+            with self._stopwatch.timing("io"):
+                self._recorder.record(index, TapeCall(self._step + 1, self._call, dt, ids, inputs, outputs))
         self._call += 1
         return outputs
 
@@ -168,13 +186,17 @@ class Session:
         if self._step == 1:
             self._check_ids()
         with self._stopwatch.timing("sync"):
+            setting = self._setting
             counts = self._take_in(self._step - 1)
-            for learner in self._learners:
-                learner.count_outcome()
+            if self._steering is not None:
+                self._steering.count_outcomes()
             self._start_reduction()
-        if self._learners:
+        if self._steering is not None:
             with self._stopwatch.timing("learn"):
-                self._learn(counts)
+                self._note(self._steering.end_step(self._step, counts, setting))
+        if self._recorder is not None:
+            with self._stopwatch.timing("io"):
+                self._recorder.end_step()
 
     def finish(self, results: Results) -> Summary:
         """Write what is left, stop everything, write the summary. Collective: yes."""
@@ -183,13 +205,17 @@ class Session:
         self._start_reduction()
         self._take_in(self._step + 1)
         self._read()
-        results = replace(results, loop_seconds=self._stopwatch.total - self._stopwatch.seconds["setup"])
+        seconds = self._stopwatch.seconds
+        results = replace(results, loop_seconds=self._stopwatch.total - seconds["setup"] - seconds["twin"])
         with self._stopwatch.timing("io"):
             self._journal.flush()
-            for learner in self._learners:
-                learner.flush()
+            if self._steering is not None:
+                self._steering.flush()
+            if self._recorder is not None:
+                self._recorder.finish()
         self.release()
-        summary = statement(self._plan.case, self._nodes.job, self._stopwatch, self._account, self.routes, results)
+        routes = dict(zip(self._plan.operators, self.routes, strict=True))
+        summary = statement(self._plan.case, self._nodes.job, self._stopwatch, self._account, routes, results)
         if self._nodes.first:
             summary.write(self.folder.summary)
         self._nodes.close()
@@ -200,7 +226,8 @@ class Session:
         return Results(
             steps=self._step,
             models=self._models,
-            retrainings=sum(learner.rounds for learner in self._learners),
+            retrainings=0 if self._steering is None else self._steering.rounds,
+            events=self._events,
             loop_seconds=0.0,
             lending_seconds=sum(bench.lending_seconds for bench in self._benches),
         )
@@ -222,19 +249,26 @@ class Session:
             regions=case.controller.regions if self._plan.controller.asks else 0,
         )
 
-    def _start_learning(self, started: ExitStack) -> "list[Learner]":
+    def _switch_all_off(self) -> None:
+        for index, route in enumerate(self.routes):
+            route.off = True
+            self._note([Event(1, index, EventKind.SWITCHED_OFF, 0, self._plan.hopeless)])
+
+    def _start_learning(self, started: ExitStack) -> "Steering":
         # Imported here: a run of physics alone needs neither torch nor Ray.
         from coupler.coupling.learner import Learner, LearnerPlan
         from coupler.coupling.services import NodeServices
+        from coupler.coupling.steering import Steering
 
         plan = self._plan
         routes = dict(zip(plan.operators, self.routes, strict=True))
         services = NodeServices(plan.case, self._nodes, routes, plan.elements, self.folder.models)
         started.callback(services.close)
-        return [
+        learners = [
             Learner(LearnerPlan(index, name, plan.case, self.folder), route, self._nodes, services.service)
             for index, (name, route) in enumerate(routes.items())
         ]
+        return Steering(plan.case, self._nodes, self.routes, learners)
 
     def _start_sharing(self) -> list[Bench]:
         """Make the benches on which truth is shared, where it may be; a node that cannot have them goes without."""
@@ -260,7 +294,7 @@ class Session:
             route.counts.shared_elements += tally.elements
             route.counts.shared_nanoseconds += tally.nanoseconds
             route.counts.sharing_nanoseconds += tally.overhead
-        self._setting = tuple(StepSetting(route.audit_rate, route.state.version) for route in self.routes)
+        self._setting = tuple(route.setting for route in self.routes)
         numbers = [route.counts.numbers for route in self.routes]
         self._reduction.start(numbers[0] if len(numbers) == 1 else np.concatenate(numbers))
         for route in self.routes:
@@ -317,20 +351,15 @@ class Session:
         for switch, bench in zip(self._switches, self._benches, strict=False):
             bench.on = switch.on
 
-    def _learn(self, counts: tuple[Counts, ...]) -> None:
-        """Start or finish training rounds; a version that takes over does so from the next step on, on every rank."""
-        for learner, totals in zip(self._learners, counts, strict=False):
-            card = learner.end_step(self._step, totals)
-            if card is not None:
-                self._promote(learner.index, card)
-
-    def _promote(self, index: int, card: "ModelCard") -> None:
-        route = self.routes[index]
-        assert route.transport is not None
-        route.transport.prepare(card.version)
-        route.limits = Limits.of(route.operator.signature, np.array(card.range_lower), np.array(card.range_upper))
-        route.state = route.controller.promoted(route.state, card.version, card.threshold)
-        self._switches[index].renew()
-        self._models.append(
-            ModelSummary(operator=card.operator, version=card.version, step=self._step + 1, sha256=card.sha256)
-        )
+    def _note(self, events: Sequence[Event]) -> None:
+        """Write events down, and begin anew what hangs on the version that answers."""
+        for event in events:
+            self._journal.tell(event)
+            self._events.append(event)
+            if event.kind in (EventKind.PROMOTED, EventKind.ROLLED_BACK):
+                assert self._steering is not None
+                self._switches[event.operator].renew()
+                card = self._steering.card(event)
+                self._models.append(
+                    ModelSummary(operator=card.operator, version=card.version, step=event.step, sha256=card.sha256)
+                )

@@ -1,6 +1,6 @@
 """The statement at the end of a run: the summary, from the account and every rank's seconds."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,7 +10,8 @@ from coupler.clock import Stopwatch
 from coupler.config import Case
 from coupler.coupling.account import Account
 from coupler.coupling.route import Route
-from coupler.summary import ConservedSum, ModelSummary, Seconds, Summary
+from coupler.records import Event, EventKind
+from coupler.summary import ConservedSum, EventSummary, ModelSummary, Seconds, Summary, TwinWindow
 
 
 @dataclass(frozen=True)
@@ -25,33 +26,45 @@ class Results:
         Versions that took over.
     retrainings : int
         Training rounds that were started.
+    events : sequence of Event
+        What happened to models and switches.
     loop_seconds : float
-        From the first step to the last on this rank [s].
+        From the first step to the last on this rank, without what was run twice [s].
     lending_seconds : float
         Thereof with the truth of neighbours' elements [s].
     state_sha256 : str or None
         Hash of the final fields.
     mass : dict
         Conserved sums.
+    twins : sequence of TwinWindow
+        What was run twice.
     """
 
     steps: int
     models: Sequence[ModelSummary]
     retrainings: int
+    events: Sequence[Event]
     loop_seconds: float
     lending_seconds: float = 0.0
     state_sha256: str | None = None
     mass: dict[str, ConservedSum] = field(default_factory=dict)
+    twins: Sequence[TwinWindow] = ()
 
 
 def statement(
-    case: Case, comm: MPI.Intracomm, stopwatch: Stopwatch, account: Account, routes: Sequence[Route], results: Results
+    case: Case,
+    comm: MPI.Intracomm,
+    stopwatch: Stopwatch,
+    account: Account,
+    routes: Mapping[str, Route],
+    results: Results,
 ) -> Summary:
     """Write the summary of a run, the same on every rank.
 
     Collective: yes.
     """
-    costs = _costs(comm, stopwatch, routes, results)
+    names, lines = tuple(routes), tuple(routes.values())
+    costs = _costs(comm, stopwatch, lines, results)
     return Summary(
         status="finished",
         steps=results.steps,
@@ -67,11 +80,23 @@ def statement(
         speedup_estimate=costs.speedup,
         models=list(results.models),
         retrainings=results.retrainings,
+        rollbacks=sum(event.kind is EventKind.ROLLED_BACK for event in results.events),
+        events=[
+            EventSummary(
+                operator=names[event.operator],
+                step=event.step,
+                kind=event.kind.value,
+                version=event.version,
+                sentence=event.sentence,
+            )
+            for event in results.events
+        ],
         state_sha256=results.state_sha256,
         mass=results.mass,
         reasons=account.reasons(),
         shared=account.shared(),
-        wait_hidden_share=_hidden_share(comm, routes),
+        wait_hidden_share=_hidden_share(comm, lines),
+        twins=list(results.twins),
     )
 
 

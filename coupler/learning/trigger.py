@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+_URGENT = 0.25
+
 
 @dataclass(frozen=True)
 class TrainingTrigger:
@@ -21,7 +23,7 @@ class TrainingTrigger:
     growth: float
     capacity: int
 
-    def due(self, trained_on: int, available: int) -> bool:
+    def due(self, trained_on: int, available: int, *, urgent: bool = False) -> bool:
         """Decide whether to train now.
 
         Parameters
@@ -30,12 +32,15 @@ class TrainingTrigger:
             Samples there were, counted from the start of the run, when the last training began; 0 if there was none.
         available : int
             Samples there are, counted from the start of the run.
+        urgent : bool
+            Whether there is an alarm, or too much falls back: then a quarter of the new samples is enough.
 
         Collective: no; a pure function of numbers that all ranks share.
         """
         if trained_on == 0:
             return available >= self.first
-        return available - trained_on >= self.growth * min(available, self.capacity)
+        growth = self.growth * (_URGENT if urgent else 1.0)
+        return available - trained_on >= growth * min(available, self.capacity)
 
 
 # Of what is kept per step, so much may be unselected before the rest is cut: a model is judged on nothing else.

@@ -6,12 +6,16 @@ from coupler.report.budget import draw_budget
 from coupler.report.comparison import Comparison, compare
 from coupler.report.difference import draw_comparison
 from coupler.report.fields import draw_fields
+from coupler.report.twins import draw_twins
 
 __all__ = ["Comparison", "compare", "draw", "draw_comparison"]
 
 
 def draw(folder: Path) -> list[Path]:
-    """Draw what a run folder holds: ``fields.png``, and ``budget.png`` where a surrogate was asked.
+    """Draw what a run folder holds: its fields, and what became of it where a surrogate was asked.
+
+    ``fields.png`` always, ``budget.png`` where a surrogate was asked, ``twins.png`` where twin windows saw it move
+    the state.
 
     Parameters
     ----------
@@ -30,5 +34,5 @@ def draw(folder: Path) -> list[Path]:
 
     Collective: no; one rank calls it, after the run.
     """
-    budget = draw_budget(folder)
-    return [draw_fields(folder), *([] if budget is None else [budget])]
+    pictures = (draw_fields(folder), draw_budget(folder), draw_twins(folder))
+    return [picture for picture in pictures if picture is not None]

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
+from coupler.report.bench_crossings import draw_crossings
 from coupler.report.canvas import FAINT, FAMILIES, INK, LINE, WIDTH, paint, quiet
 from coupler.report.standings import (
     Row,
@@ -46,7 +47,7 @@ def draw_bench(name: str, rows: Sequence[Row], path: Path) -> Path | None:
 
     Where it is about the time added by an exchange, and cases are numbers of ranks, that time goes over the ranks, a
     line for each system, and other cases are left to the table. Everything else gets a panel for each case and a line
-    of it for each system, with the ratio to ours.
+    of it for each system, with the ratio to ours. Redraws of coins have a picture of their own.
 
     Parameters
     ----------
@@ -64,6 +65,8 @@ def draw_bench(name: str, rows: Sequence[Row], path: Path) -> Path | None:
 
     Collective: no.
     """
+    if any("crossed_share" in row for row in rows):
+        return draw_crossings(name, rows, path)
     found = [standing for standing in standings(rows) if math.isfinite(standing.seconds)]
     if not found:
         return None

@@ -8,6 +8,8 @@ from rich.table import Table
 from coupler.report.standings import Row, Standing, number_text, ratio_text, seconds_text, standings, timed_columns
 
 _NAMES = ("case", "system")
+# Many numbers in one, for the picture.
+_CURVE = "_curve"
 
 
 def table_of(name: str, rows: Sequence[Row]) -> Table:
@@ -29,7 +31,8 @@ def table_of(name: str, rows: Sequence[Row]) -> Table:
     """
     found = {(standing.case, standing.system): standing for standing in standings(rows)}
     times = timed_columns(rows)
-    others = [key for key in dict.fromkeys(key for row in rows for key in row) if key not in (*_NAMES, *times)]
+    columns = dict.fromkeys(key for row in rows for key in row if not key.endswith(_CURVE))
+    others = [key for key in columns if key not in (*_NAMES, *times)]
     table = Table(title=escape(name), title_justify="left", title_style="bold", box=None, pad_edge=False)
     for column in _NAMES:
         table.add_column(column)

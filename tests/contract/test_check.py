@@ -114,6 +114,11 @@ BROKEN_KERNELS = {
         EXCHANGE,
         f"self.steps += 1; state['u'].interior[...] *= 1.0 + 1e-9 * self.steps; {EVALUATE}",
     ),
+    "a copy of a state, stepped in turn with it, goes the same way": (
+        f"(setattr(self, 'steps', 0), {IDS})[1]",
+        EXCHANGE,
+        f"{EVALUATE}; self.steps += 1; state['u'].interior[...] *= 1.0 + 1e-9 * self.steps",
+    ),
     "start is bitwise repeatable": ("np.random.default_rng().random(grid.local_shape)", EXCHANGE, EVALUATE),
     "start fills all fields": (f"-1.0 - {IDS}", EXCHANGE, EVALUATE),
     "3 steps leave all fields finite": (IDS, EXCHANGE, f"{EVALUATE}; state['u'].interior[...] = np.nan"),

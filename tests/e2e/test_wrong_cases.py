@@ -25,6 +25,9 @@ READING = {
     "run.dt=0.0": "run.dt = 0.0",
     "controller.mode=certain": "controller.mode = 'certain'",
     "learning.first=60001": "learning.first = 60001 samples never fit into learning.buffer = 60000",
+    "controller.twin_every=-1": "controller.twin_every = -1",
+    "controller.twin_steps=0": "controller.twin_steps = 0",
+    "controller.twin_every=9": "controller.twin_steps = 10 is more than controller.twin_every = 9",
     "steps=3": "write section.key=value",
 }
 BUILDING = {

@@ -234,6 +234,14 @@ def test_gather_takes_the_interior_of_a_field_as_it_is():
         assert whole is None or np.array_equal(whole.reshape(-1), np.arange(12 * 9))
 
 
+@pytest.mark.parametrize("shape", [(), (1,), (2, 3)])
+def test_collect_gives_everybodys_numbers_to_everybody_in_rank_order(shape):
+    with make_grid((12, 9)) as grid:
+        everyones = grid.collect(np.full(shape, float(grid.rank)))
+
+        np.testing.assert_array_equal(everyones, np.stack([np.full(shape, float(rank)) for rank in range(RANKS)]))
+
+
 @pytest.mark.parametrize("act", [Grid.exchange, Grid.reflect])
 @pytest.mark.parametrize("wrong", ["halo", "shape"])
 def test_a_state_of_another_grid_is_refused(act, wrong):
@@ -273,6 +281,12 @@ def test_a_closed_grid_refuses_to_communicate_and_may_be_closed_again():
     grid.close()
     grid.close()
 
-    for act in (lambda: grid.exchange(state), lambda: grid.gather(state["u"].interior), lambda: grid.scatter(None)):
+    acts = (
+        lambda: grid.exchange(state),
+        lambda: grid.gather(state["u"].interior),
+        lambda: grid.scatter(None),
+        lambda: grid.collect(np.zeros(1)),
+    )
+    for act in acts:
         with pytest.raises(LifecycleError, match="closed"):
             act()

@@ -1,7 +1,6 @@
-"""The certificate: exact arithmetic, its inequality, and how often redrawn coins cross it."""
+"""The certificate: exact arithmetic and its inequality; ``test_redraw.py`` redraws the coins."""
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -167,89 +166,3 @@ def test_the_sentence_names_both_denominators_and_the_coins():
     assert "per decision" in words
     assert "per accepted decision" in words
     assert "1000 decisions: 600 accepted, 400 fallback; 50 audits, 5 %" in words
-
-
-# Coverage: the truth of a whole run is fixed (or follows the coins, for the adaptive stream), the coins are redrawn.
-
-REDRAWS, STEPS, DECISIONS = 2000, 400, 500
-VALUES = np.array([0.1, 0.5, 1.0])
-
-
-@dataclass(frozen=True)
-class Crossings:
-    """Share of the redraws in which a bound was below the true loss at any step, and bound / truth at the end."""
-
-    certificate: float
-    peeking: float
-    looseness: float
-
-
-def stationary(step, lead, rng):
-    """Three of a hundred answers are wrong by a tenth of the cap, half of it and all of it: mean loss 1.6 %."""
-    return np.broadcast_to(DECISIONS // 100 * np.array([1, 1, 1]), (lead.size, 3))
-
-
-def drifting(step, lead, rng):
-    """From exact to one per cent of full losses."""
-    return np.broadcast_to(np.array([0, 0, 10 * step // STEPS]), (lead.size, 3))
-
-
-def adaptive(step, lead, rng):
-    """Full losses while few of them were caught, hardly any after bad luck."""
-    return np.stack([np.ones_like(lead), np.zeros_like(lead), np.where(lead > 0, 15, 2)], axis=1).astype(int)
-
-
-def redraw(stream, delta, *, caught=1.0, rate=0.05):
-    """Redraw all coins; ``caught`` is the share of the full losses that the coin does not skip."""
-    rng = np.random.default_rng(20240611)
-    certificate = Certificate(delta=delta, cap=2.0, audit_rate_min=rate)
-    weights, grid = np.array(certificate.weights(rate)) / UNIT, np.array(certificate.grid)
-    true, seen, variance, ceiling = (np.zeros(REDRAWS) for _ in range(4))
-    crossed, peeked = np.zeros(REDRAWS, bool), np.zeros(REDRAWS, bool)
-    for step in range(STEPS):
-        elements = stream(step, true - seen / rate, rng)
-        audited = rng.binomial(elements, rate * np.array([1.0, 1.0, caught]))
-        true, seen = true + elements @ VALUES, seen + audited @ VALUES
-        variance += audited @ VALUES**2 * (1 - rate) / rate**2
-        bounds = (seen[:, None] * weights + math.log(len(grid) / delta)) / grid
-        ceiling = np.minimum(bounds.min(axis=1), ceiling + DECISIONS)
-        crossed |= ceiling < true
-        # One-sided normal interval at 95 %, looked at after every step from the first thirty on.
-        peeked |= (seen / rate + 1.645 * np.sqrt(variance) < true) & (step >= 30)
-    return Crossings(crossed.mean(), peeked.mean(), (ceiling / true).mean())
-
-
-@pytest.mark.parametrize("delta", [0.05, 0.2])
-@pytest.mark.parametrize("stream", [stationary, drifting, adaptive])
-def test_redrawn_coins_cross_the_certificate_at_most_as_often_as_promised(stream, delta):
-    result = redraw(stream, delta)
-
-    # Three binomial deviations of the number of redraws.
-    assert result.certificate <= delta + 3 * math.sqrt(delta * (1 - delta) / REDRAWS)
-    assert 1 < result.looseness < 2
-
-
-@pytest.mark.parametrize("stream", [stationary, drifting, adaptive])
-def test_an_interval_that_is_peeked_at_is_crossed_far_more_often_than_it_claims(stream):
-    # It claims 5 %; anything near that would mean this harness cannot tell an invalid interval from a valid one.
-    assert redraw(stream, 0.05).peeking > 0.15
-
-
-@pytest.mark.parametrize("stream", [stationary, drifting])
-def test_a_coin_that_skips_most_large_losses_breaks_the_certificate(stream):
-    assert redraw(stream, 0.05, caught=0.3).certificate > 0.9
-
-
-def test_the_vectorised_twin_of_the_coverage_tests_is_the_certificate():
-    rng = np.random.default_rng(7)
-    certificate, tally, weighted, ceiling = CERTIFICATE, CERTIFICATE.start(), np.zeros(8), 0.0
-
-    for rate in (0.05, 0.05, 0.2, 1.0) * 25:
-        loss = quantise(rng.random(rng.binomial(200, rate)) ** 4)
-        sums = AuditedSums(rate, 300, audits=loss.size, accepted=200, loss=int(loss.sum()))
-        tally = certificate.add(tally, sums)
-        weighted += np.array(certificate.weights(rate)) / UNIT * (loss.sum() / UNIT)
-        ceiling = min(((weighted + math.log(8 / 0.05)) / certificate.grid).min(), ceiling + 200)
-
-    # A hundred additions of doubles against exact integers.
-    assert tally.loss.ceiling / UNIT == pytest.approx(ceiling, rel=1e-12)

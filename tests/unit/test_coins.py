@@ -64,7 +64,7 @@ def test_changing_any_part_of_the_counter_changes_the_coins(seed, step, call, st
         uniforms(seed, step ^ 2**43, call, ids, stream=stream),
         uniforms(seed, step, call ^ 1, ids, stream=stream),
         uniforms(seed, step, call ^ 2**15, ids, stream=stream),
-        uniforms(seed, step, call, ids, stream=Stream(1 - stream)),
+        uniforms(seed, step, call, ids, stream=Stream.SAMPLE if stream == Stream.AUDIT else Stream.AUDIT),
     ]
 
     assert not any(np.array_equal(mine, other) for other in others)

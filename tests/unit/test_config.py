@@ -120,6 +120,12 @@ def test_an_unknown_key_is_named_with_its_place_and_the_nearest(folder: Path, te
         ),
         ("[learning]\nanchors = 1.0", "case.toml:2: learning.anchors = 1.0: input should be less than 1."),
         ("[learning]\nrecent = 0.0", "case.toml:2: learning.recent = 0.0: input should be greater than 0."),
+        ("[controller]\ntwin_every = -1", "case.toml:2: controller.twin_every = -1: input should be greater than or"),
+        ("[controller]\ntwin_steps = 0", "case.toml:2: controller.twin_steps = 0: input should be greater than or"),
+        (
+            "[controller]\ntwin_every = 9",
+            "case.toml:1: controller.twin_steps = 10 is more than controller.twin_every = 9",
+        ),
         ("[learning]\nbuffer = 100", "case.toml: learning.first = 20000 samples never fit into learning.buffer = 100"),
     ],
 )

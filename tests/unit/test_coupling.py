@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from coupler.config import case_from
 from coupler.coupling import Coupling
-from coupler.errors import FieldMismatch
+from coupler.errors import FieldMismatch, LifecycleError
 from coupler.field import Field
 from coupler.ledger import read_ledger
 from coupler.operator import Operator
@@ -127,3 +127,45 @@ def test_every_call_is_in_the_ledger_and_every_step_in_the_metrics(tmp_path: Pat
     lines = [json.loads(line) for line in folder.metrics.read_text().splitlines()]
     assert [line["step"] for line in lines] == list(range(1, STEPS + 1))
     assert [line["elements"] for line in lines] == [2 * (step % 3) for step in range(STEPS)]
+
+
+@pytest.mark.parametrize("count", [0, 1, SLOT + 1])
+def test_truth_beside_the_run_is_that_of_evaluate_and_leaves_its_places_alone(coupling: Coupling, count: int) -> None:
+    inputs = _inputs(count)
+    place = coupling.inputs(count)
+    place[...] = inputs
+
+    beside = coupling.truth(_inputs(count) + 1.0, DT)
+
+    np.testing.assert_array_equal(beside, _truth(inputs + 1.0, DT))
+    np.testing.assert_array_equal(place, inputs)
+    np.testing.assert_array_equal(coupling.truth(inputs.tolist() if count else inputs, DT), _truth(inputs, DT))
+
+
+def test_truth_beside_the_run_is_counted_nowhere_but_in_seconds_of_its_own(tmp_path: Path) -> None:
+    case = case_from({"controller": {"mode": "physics"}}, folder=tmp_path)
+    with Coupling({"one": OPERATOR, "two": OPERATOR}, case=case, comm=MPI.COMM_SELF, out=tmp_path / "run") as coupling:
+        coupling.truth(_inputs(SLOT), DT, operator="two")
+        coupling.end_step()
+        summary = coupling.finish()
+
+    assert summary.elements == 0
+    assert summary.reasons == {}
+    assert (summary.seconds.truth, summary.truth_seconds_per_element) == (0.0, 0.0)
+    assert summary.seconds.twin > 0.0
+    assert len(read_ledger(coupling.folder.ledger)) == 0
+    assert coupling.progress.step == 1
+
+
+@pytest.mark.parametrize("inputs", [np.zeros(2), np.zeros((3, 1)), np.zeros((1, 3, 2))])
+def test_truth_of_inputs_that_do_not_fit_is_refused(coupling: Coupling, inputs: Floats) -> None:
+    with pytest.raises(FieldMismatch, match=r"the operator takes \(n, 2\): a, b"):
+        coupling.truth(inputs, DT)
+
+
+def test_truth_is_of_an_operator_there_is_and_of_a_run_that_goes_on(tmp_path: Path, coupling: Coupling) -> None:
+    with pytest.raises(FieldMismatch, match='no operator "twin"'):
+        coupling.truth(_inputs(1), DT, operator="twin")
+    coupling.finish()
+    with pytest.raises(LifecycleError, match="has ended"):
+        coupling.truth(_inputs(1), DT)

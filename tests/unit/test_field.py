@@ -83,3 +83,14 @@ def test_a_field_that_is_not_there_is_named_with_the_nearest() -> None:
 def test_a_name_that_is_given_twice_is_refused() -> None:
     with pytest.raises(PluginError, match='Field "u" is declared twice'):
         State((U, V, Field("u")), (4,), 1)
+
+
+def test_a_state_takes_over_the_numbers_of_another_and_is_not_the_other() -> None:
+    one, other = State((U, V), (3, 2), 1), State((U, V), (3, 2), 1)
+    other["u"].array[...], other["v"].array[...] = 1.0, 2.0
+
+    one.copy_from(other)
+    other["v"].array[...] = 3.0
+
+    assert one["u"].array.min() == 1.0
+    assert one["v"].array.min() == one["v"].array.max() == 2.0

@@ -25,7 +25,17 @@ from coupler.report import compare, draw, draw_comparison
 from coupler.report.budget import shares
 from coupler.report.recording import read_recording
 from coupler.report.scale import scale_of
-from coupler.summary import CertificateSummary, Decisions, ModelSummary, Seconds, Summary
+from coupler.report.twins import draw_twins
+from coupler.summary import (
+    CertificateSummary,
+    Decisions,
+    ModelSummary,
+    Seconds,
+    Summary,
+    TwinDistance,
+    TwinWindow,
+    read_summary,
+)
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -358,6 +368,47 @@ def test_an_unknown_field_is_named_with_its_nearest(tmp_path: Path) -> None:
     assert draw_comparison(run, physics, field="u").is_file()
     with pytest.raises(CouplerError, match=r'has no field "uu"\. Did you mean "u"'):
         draw_comparison(run, physics, field="uu")
+
+
+def _with_twins(folder: Path, *growths: dict[str, list[float]]) -> Path:
+    """Put twin windows into a finished run, one every ten steps."""
+    windows = [
+        TwinWindow(
+            step=10 * number + 1,
+            steps=len(next(iter(growth.values()))),
+            fields={
+                name: TwinDistance(rms_over_range=values[-1], largest=1.0, growth=values)
+                for name, values in growth.items()
+            },
+        )
+        for number, growth in enumerate(growths, start=1)
+    ]
+    summary = read_summary(folder / "summary.json")
+    summary.model_copy(update={"twins": windows}).write(folder / "summary.json")
+    return folder
+
+
+@pytest.mark.parametrize(
+    "growths",
+    [
+        [{"v": [1e-3]}],
+        [{"v": [0.0, 1e-5], "u": [0.0, 0.0]}, {"v": [2e-3, 4e-2], "u": [1e-5, math.nan]}],
+        [{"v": [1e-3, 2e-3]}, {"v": [3e-3]}],
+        [{f"f{number}": [1e-3 * (number + 1)] for number in range(9)}] * 200,
+        [{"v": [math.inf, math.nan], "u": [1e-300, 1e300]}],
+    ],
+    ids=["one distance", "gaps", "cut", "many", "beyond all numbers"],
+)
+def test_twin_windows_are_drawn(tmp_path: Path, growths: list[dict[str, list[float]]]) -> None:
+    run = _with_twins(_write(tmp_path / "run"), *growths)
+
+    assert run / "twins.png" in draw(run)
+    assert _is_a_picture(run / "twins.png")
+
+
+@pytest.mark.parametrize("growths", [[], [{"v": [0.0, 0.0]}], [{"v": [math.nan]}]], ids=["none", "still", "no number"])
+def test_where_nothing_moved_there_is_no_picture_of_it(tmp_path: Path, growths: list[dict[str, list[float]]]) -> None:
+    assert draw_twins(_with_twins(_write(tmp_path / "run"), *growths)) is None
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -16,19 +16,21 @@ from coupler.summary import (
     ModelSummary,
     Seconds,
     Summary,
+    TwinDistance,
+    TwinWindow,
     read_summary,
 )
 
 DECISIONS = {"accepted", "fallback", "audited", "vetoed", "timeout", "disabled"}
 SECONDS = {"total", "setup", "truth", "wait", "gather", "gate", "scatter", "halo", "io", "sync"}
-SECONDS_OURS = {"learn"}
+SECONDS_OURS = {"learn", "twin"}
 # The contract, then what is ours: it may grow, the contract may not change.
 CONTRACT = {
     "status", "steps", "ranks", "seed", "elements", "decisions", "certificate", "seconds", "truth_seconds_per_element",
     "surrogate_seconds_per_element", "speedup_estimate", "models", "retrainings", "rollbacks", "server_restarts",
     "state_sha256", "mass",
 }  # fmt: skip
-OURS = {"mode", "shared", "reasons", "wait_hidden_share"}
+OURS = {"events", "mode", "shared", "reasons", "wait_hidden_share", "twins"}
 CERTIFICATE = {
     "delta", "cap", "target", "loss_bound_per_decision", "loss_estimate_per_decision", "exceedance_bound", "audits",
 }  # fmt: skip
@@ -66,6 +68,11 @@ def _summary(**changes: Any) -> Summary:
         "state_sha256": "cd",
         "mass": {"heat": ConservedSum(start=1 / 3, end=1e-300)},
         "reasons": {"accepted": 60},
+        "twins": [
+            TwinWindow(
+                step=4, steps=2, fields={"u": TwinDistance(rms_over_range=0.1, largest=1 / 3, growth=[0.0, 0.1])}
+            )
+        ],
     }
     return Summary(**(values | changes))
 
@@ -87,6 +94,8 @@ def test_the_keys_are_the_contract_and_ours(tmp_path: Path) -> None:
     assert written["seconds"].keys() == SECONDS | SECONDS_OURS
     assert written["models"][0].keys() == MODEL | MODEL_OURS
     assert written["mass"]["heat"].keys() == {"start", "end"}
+    assert written["twins"][0].keys() == {"step", "steps", "fields"}
+    assert written["twins"][0]["fields"]["u"].keys() == {"rms_over_range", "largest", "growth"}
 
 
 def test_every_key_is_there_when_there_is_nothing_to_say(tmp_path: Path) -> None:

@@ -47,13 +47,13 @@ class Watch:
         cautious = self.lost + 2.0 * math.sqrt(self.lost / self.audit_rate) + 3.0 / self.audit_rate
         return 1.0 if self.seen <= cautious else cautious / self.seen
 
-    def after(self, sums: AuditedSums, *, memory: float) -> "Watch":
+    def after(self, findings: Findings, *, memory: float) -> "Watch":
         """Forget the share ``memory`` of the past and add a step."""
+        sums = findings.sums
         passed = sums.accepted + sums.withheld
         if passed == 0:
-            return Watch(sums.decisions, 0, self.audit_rate, self.seen, self.lost)
-        lost = (sums.loss + sums.withheld_loss) / UNIT / sums.audit_rate
-        keep = 1.0 - memory
+            return replace(self, decisions=sums.decisions, passed=0)
+        lost, keep = _lost(findings) / sums.audit_rate, 1.0 - memory
         return Watch(sums.decisions, passed, sums.audit_rate, keep * self.seen + passed, keep * self.lost + lost)
 
 
@@ -87,23 +87,24 @@ class Budget(Policy):
         """Move the threshold by the audits of the step, and look whether the bound has room for the next two."""
         assert isinstance(state, BudgetState)
         sums = findings.sums
-        watch = state.watch.after(sums, memory=min(0.1, max(0.001, self._due(sums))))
-        return BudgetState(self._moved(state.threshold, sums, tally), self._must_stop(tally, watch), watch)
+        watch = state.watch.after(findings, memory=min(0.1, max(0.001, self._due(sums))))
+        return BudgetState(self._moved(state.threshold, findings, tally), self._must_stop(tally, watch), watch)
 
     def _due(self, sums: AuditedSums) -> float:
         """Audited loss of a step whose mean loss is just the target."""
         return sums.decisions * sums.audit_rate * self.rules.target
 
-    def _moved(self, threshold: float, sums: AuditedSums, tally: Tally) -> float:
+    def _moved(self, threshold: float, findings: Findings, tally: Tally) -> float:
         # A stochastic approximation (adaptive conformal inference, arXiv:2106.00170, weighted by the audits): on
         # average the threshold stands still where the loss per decision is what it aims at, however few the audits.
+        sums = findings.sums
         due = self._due(sums)
         if due == 0:
             return threshold
         room = 1.0 - self.rules.certificate.loss_bound(tally) / self.rules.target
         aim = min(_AIM, max(_LEAST_AIM, room / _EASE))
         gain = min(_GAIN, _GROWTH / (_AIM * due))
-        change = max(-_HALVING, gain * (aim * due - (sums.loss + sums.withheld_loss) / UNIT))
+        change = max(-_HALVING, gain * (aim * due - _lost(findings)))
         if sums.refused == 0:
             change = min(change, 0.0)  # nothing to gain from a higher one, and the first bad scores would pass below it
         return _clamped(threshold * math.exp(change))
@@ -121,6 +122,14 @@ class Budget(Policy):
         audits = math.ceil(rate * decisions)
         loss = math.ceil(passed * watch.loss_per_passed * rate * UNIT)
         return AuditedSums(rate, decisions, audits, passed, min(loss, audits * UNIT, passed * UNIT))
+
+
+def _lost(findings: Findings) -> float:
+    """Loss of the answers that passed the gate, as far as audits show it; of withheld ones all of it is known."""
+    sums = findings.sums
+    if findings.withheld:
+        return sums.loss / UNIT + findings.withheld_loss * sums.audit_rate
+    return (sums.loss + sums.withheld_loss) / UNIT
 
 
 def _clamped(threshold: float) -> float:

@@ -1,0 +1,129 @@
+"""The economy of a run: what asking and truth cost each rank, and the switches that follow from the slowest one."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from mpi4py import MPI
+from numpy.typing import NDArray
+
+from coupler.controller.economics import Change, Costs, Economics
+from coupler.coupling.route import Route
+from coupler.grid import wait
+from coupler.records import Event, EventKind
+
+_NANOSECONDS = 1e9
+
+
+class _Reading(NamedTuple):
+    """What a rank's route had done and spent when a window began."""
+
+    elements: int = 0
+    truth: float = 0.0
+    asked: float = 0.0
+
+
+class Economy:
+    """Judges the surrogates of a run window by window; every rank comes to the same.
+
+    Parameters
+    ----------
+    comm : MPI.Intracomm
+        All ranks of the run.
+    routes : sequence of Route
+        Are switched off and on.
+    """
+
+    def __init__(self, comm: MPI.Intracomm, routes: Sequence[Route]) -> None:
+        self._comm, self._routes = comm, routes
+        self.switches = [Economics() for _ in routes]
+        self._readings = [_Reading() for _ in routes]
+        self._mine = np.zeros((len(routes), 3), np.int64)
+        self._slowest = np.zeros_like(self._mine)
+        self._request: MPI.Request | None = None
+        self._judging: list[int] = []
+
+    def end_step(self, step: int) -> list[Event]:
+        """Count a step; judge the windows whose costs have come from all ranks, begin to gather those that are due.
+
+        Parameters
+        ----------
+        step : int
+            The step that ends now.
+
+        Returns
+        -------
+        list of Event
+            What was switched, from the next step on.
+
+        Collective: yes, non-blocking: at steps where a window ends, which all ranks know.
+        """
+        events = self._judge(step) if self._request is not None else []
+        for index, route in enumerate(self._routes):
+            before = self.switches[index]
+            if before.on and not before.steps:
+                self._readings[index] = _reading(route)
+            self.switches[index] = after = before.after_step(asked=route.state.version > 0)
+            if after.change is Change.ON:
+                route.off = False
+                events.append(self._event(step, index, EventKind.SWITCHED_ON, "tried again, its pause is over"))
+        self._gather()
+        return events
+
+    def renew(self, index: int, step: int) -> list[Event]:
+        """Give another version of an operator's model its chance. Collective: no."""
+        self.switches[index] = after = self.switches[index].renewed()
+        if after.change is not Change.ON:
+            return []
+        self._routes[index].off = False
+        return [self._event(step, index, EventKind.SWITCHED_ON, "another version may do better")]
+
+    def worthwhile(self, index: int) -> bool:
+        """Whether it makes sense to train for an operator: whether the surrogate could pay at all."""
+        return self.switches[index].hopeful
+
+    def _gather(self) -> None:
+        due = [index for index, switch in enumerate(self.switches) if switch.due]
+        if not due or self._request is not None:
+            return
+        self._judging = due
+        for index in due:
+            self._mine[index] = _spent(self._routes[index], self._readings[index])
+        self._request = self._comm.Iallreduce(self._mine, self._slowest, MPI.MAX)
+
+    def _judge(self, step: int) -> list[Event]:
+        assert self._request is not None
+        wait([self._request])
+        self._request, events = None, []
+        for index in self._judging:
+            costs = _costs(self._slowest[index])
+            self.switches[index] = after = self.switches[index].judged(costs)
+            if after.change is Change.OFF:
+                self._routes[index].off = True
+                said = (
+                    f"switched off: {costs.speedup:.2g} times as fast as physics alone as it is, "
+                    f"{costs.best_speedup:.2g} times at best"
+                )
+                events.append(self._event(step, index, EventKind.SWITCHED_OFF, said))
+        return events
+
+    def _event(self, step: int, index: int, kind: EventKind, sentence: str) -> Event:
+        return Event(step + 1, index, kind, self._routes[index].state.version, sentence)
+
+
+def _reading(route: Route) -> _Reading:
+    return _Reading(route.elements, route.truth_seconds, route.asked_seconds)
+
+
+def _spent(route: Route, since: _Reading) -> tuple[int, int, int]:
+    """Give physics, coupled and best nanoseconds of this rank since the window began."""
+    physics = (route.elements - since.elements) * route.bulk_cost
+    asked = route.asked_seconds - since.asked
+    coupled = asked + route.truth_seconds - since.truth
+    best = asked + route.audit_rate * physics
+    return int(physics * _NANOSECONDS), int(coupled * _NANOSECONDS), int(best * _NANOSECONDS)
+
+
+def _costs(nanoseconds: NDArray[np.int64]) -> Costs:
+    physics, coupled, best = (float(number) / _NANOSECONDS for number in nanoseconds.tolist())
+    return Costs(physics, coupled, best)

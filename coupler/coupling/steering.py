@@ -1,0 +1,103 @@
+"""Steering: all that is decided about models between two steps, on every rank alike.
+
+Alarms are noticed, candidates tried, promoted and taken back, training rounds started and ended, and surrogates that do
+not pay switched off. What comes of it are events; what they change holds from the next step on.
+"""
+
+from collections.abc import Sequence
+
+from coupler.config import Case
+from coupler.coupling.alarmwatch import AlarmWatch
+from coupler.coupling.counts import Counts
+from coupler.coupling.economy import Economy
+from coupler.coupling.learner import Learner
+from coupler.coupling.nodes import Nodes
+from coupler.coupling.route import Route, StepSetting
+from coupler.coupling.succession import Succession
+from coupler.learning.registry import ModelCard
+from coupler.records import Event, EventKind
+
+
+class Steering:
+    """Decides about the models of a run.
+
+    Parameters
+    ----------
+    case : Case
+        The effective case.
+    nodes : Nodes
+        The ranks.
+    routes : sequence of Route
+        Whose models.
+    learners : sequence of Learner
+        One per route.
+    """
+
+    def __init__(self, case: Case, nodes: Nodes, routes: Sequence[Route], learners: Sequence[Learner]) -> None:
+        self._learners = learners
+        self._alarms = [AlarmWatch(index, route) for index, route in enumerate(routes)]
+        self._successions = [Succession(index, route, case.learning.trial) for index, route in enumerate(routes)]
+        # What hangs on a clock cannot decide where the same bits are promised.
+        economical = case.controller.economics == "auto" and case.controller.mode == "certified"
+        timed = case.learning.mode != "deterministic"
+        self._economy = Economy(nodes.job, routes) if economical and timed else None
+
+    @property
+    def rounds(self) -> int:
+        """Training rounds that have started."""
+        return sum(learner.rounds for learner in self._learners)
+
+    @property
+    def learns(self) -> bool:
+        """Whether a model may still be trained."""
+        return any(learner.learns for learner in self._learners)
+
+    def card(self, event: Event) -> ModelCard:
+        """Give the card of the version an event is about."""
+        return self._successions[event.operator].card(event.version)
+
+    def count_outcomes(self) -> None:
+        """Add to this rank's counts what it sees of the training rounds under way. Collective: no."""
+        for learner in self._learners:
+            learner.count_outcome()
+
+    def end_step(self, step: int, counts: Sequence[Counts], settings: Sequence[StepSetting]) -> list[Event]:
+        """Decide what the next step is made with.
+
+        Parameters
+        ----------
+        step : int
+            The step that ends now.
+        counts : sequence of Counts
+            Sums over the ranks of the step before, per operator; none after the first step.
+        settings : sequence of StepSetting
+            What held in that step.
+
+        Returns
+        -------
+        list of Event
+            What changed.
+
+        Collective: yes at steps where a training round or a judgement of costs begins, otherwise no.
+        """
+        events: list[Event] = []
+        for index, (totals, setting) in enumerate(zip(counts, settings, strict=False)):
+            events += self._alarms[index].end_step(step)
+            events += self._successions[index].end_step(step, totals, setting)
+            events += self._learn(index, step, totals)
+        if self._economy is not None:
+            for event in [one for one in events if one.kind in (EventKind.PROMOTED, EventKind.ROLLED_BACK)]:
+                events += self._economy.renew(event.operator, step)
+            events += self._economy.end_step(step)
+        return events
+
+    def flush(self) -> None:
+        """Write the samples not yet on disk. Collective: yes."""
+        for learner in self._learners:
+            learner.flush()
+
+    def _learn(self, index: int, step: int, totals: Counts) -> list[Event]:
+        learner, succession = self._learners[index], self._successions[index]
+        learner.worthwhile = self._economy is None or self._economy.worthwhile(index)
+        card = learner.end_step(step, totals, may_start=not succession.trying)
+        return [] if card is None else [succession.introduce(card, step)]

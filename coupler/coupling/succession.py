@@ -1,0 +1,120 @@
+"""Succession: which version of a model answers for an operator, who is on trial against it, and who came before.
+
+A candidate is asked, beside the version that answers, about the elements that are audited anyway. It takes over when
+the audits show that it errs less, and then the version before it is asked on: if it turns out that that one erred less
+after all, it comes back. All of it follows from reduced counts and the step, so all ranks do it at the same boundary.
+"""
+
+import numpy as np
+
+from coupler.controller import Limits
+from coupler.controller.trial import Trial, Verdict
+from coupler.coupling.counts import Counts
+from coupler.coupling.route import Route, StepSetting
+from coupler.learning.registry import ModelCard
+from coupler.records import Event, EventKind
+
+
+class Succession:
+    """Decides who answers a route.
+
+    Parameters
+    ----------
+    index : int
+        Number of the operator.
+    route : Route
+        Whose questions are answered.
+    most : int
+        Audits after which a trial ends in a draw: the version that answers stays.
+    """
+
+    def __init__(self, index: int, route: Route, most: int) -> None:
+        self._index, self._route, self._most = index, route, most
+        self._cards: dict[int, ModelCard] = {}
+        self._trial: Trial | None = None
+        self._mirror = False
+
+    @property
+    def trying(self) -> bool:
+        """Whether a candidate is on trial; a look back at the version before does not count."""
+        return self._trial is not None and not self._mirror
+
+    def card(self, version: int) -> ModelCard:
+        """Give the card of a version that answers, is on trial, or did so lately."""
+        return self._cards[version]
+
+    def introduce(self, card: ModelCard, step: int) -> Event:
+        """Take in a candidate: the first version answers at once, others are tried against the one that does.
+
+        Parameters
+        ----------
+        card : ModelCard
+            Of the candidate; every server has loaded it.
+        step : int
+            The step that ends now.
+        """
+        self._cards[card.version] = card
+        assert self._route.transport is not None
+        self._route.transport.prepare(card.version)
+        if self._route.state.version == 0:
+            self._take_over(card)
+            said = f"version {card.version} is the first; {_held_out(card)}"
+            return self._event(step, EventKind.PROMOTED, card.version, said)
+        self._begin(card.version, mirror=False)
+        said = f"version {card.version} is tried against version {self._route.state.version}; {_held_out(card)}"
+        return self._event(step, EventKind.TRIAL, card.version, said)
+
+    def end_step(self, step: int, totals: Counts, setting: StepSetting) -> list[Event]:
+        """Take in the audits of a step that both versions answered, and act on what they show.
+
+        Parameters
+        ----------
+        step : int
+            The step that ends now.
+        totals : Counts
+            Sums over all ranks, of the step before.
+        setting : StepSetting
+            What held in that step.
+        """
+        trial = self._trial
+        if trial is None or (setting.challenger, setting.version) != (trial.challenger, trial.defender):
+            return []
+        self._trial = trial = trial.after(totals.trial)
+        verdict = trial.verdict(self._most)
+        if verdict is Verdict.OPEN:
+            return []
+        mirror = self._mirror
+        self._end()
+        if verdict is Verdict.CHALLENGER:
+            return [self._succeed(step, trial, mirror=mirror)]
+        if mirror:
+            return []
+        return [self._event(step, EventKind.REJECTED, trial.challenger, f"{trial.sentence}: {verdict.value}")]
+
+    def _succeed(self, step: int, trial: Trial, *, mirror: bool) -> Event:
+        """Let the challenger answer; one that was just promoted is watched against the version before it."""
+        self._take_over(self._cards[trial.challenger])
+        if mirror:
+            said = f"version {trial.defender} is taken back: {trial.sentence}"
+            return self._event(step, EventKind.ROLLED_BACK, trial.challenger, said)
+        self._begin(trial.defender, mirror=True)
+        return self._event(step, EventKind.PROMOTED, trial.challenger, trial.sentence)
+
+    def _take_over(self, card: ModelCard) -> None:
+        route = self._route
+        route.limits = Limits.of(route.operator.signature, np.array(card.range_lower), np.array(card.range_upper))
+        route.state = route.controller.promoted(route.state, card.version, card.threshold)
+
+    def _begin(self, challenger: int, *, mirror: bool) -> None:
+        self._trial, self._mirror = Trial(challenger, self._route.state.version), mirror
+        self._route.challenger = challenger
+
+    def _end(self) -> None:
+        self._trial, self._mirror, self._route.challenger = None, False, 0
+
+    def _event(self, step: int, kind: EventKind, version: int, sentence: str) -> Event:
+        return Event(step + 1, self._index, kind, version, sentence)
+
+
+def _held_out(card: ModelCard) -> str:
+    return f"its loss on held-out samples is {card.holdout_loss:.3g}"
