@@ -5,12 +5,15 @@ the audits show that it errs less, and then the version before it is asked on: i
 after all, it comes back. All of it follows from reduced counts and the step, so all ranks do it at the same boundary.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 
 from coupler.controller import Limits
 from coupler.controller.trial import Trial, Verdict
 from coupler.coupling.counts import Counts
 from coupler.coupling.route import Route, StepSetting
+from coupler.learning.introduction import ModelIntroduction
 from coupler.learning.registry import ModelCard
 from coupler.records import Event, EventKind
 
@@ -26,10 +29,14 @@ class Succession:
         Whose questions are answered.
     most : int
         Audits after which a trial ends in a draw: the version that answers stays.
+    introduction : callable
+        Gives what is known of a version before it answers, by its card.
     """
 
-    def __init__(self, index: int, route: Route, most: int) -> None:
-        self._index, self._route, self._most = index, route, most
+    def __init__(
+        self, index: int, route: Route, most: int, introduction: Callable[[ModelCard], ModelIntroduction]
+    ) -> None:
+        self._index, self._route, self._most, self._introduction = index, route, most, introduction
         self._cards: dict[int, ModelCard] = {}
         self._trial: Trial | None = None
         self._mirror = False
@@ -103,7 +110,11 @@ class Succession:
     def _take_over(self, card: ModelCard) -> None:
         route = self._route
         route.limits = Limits.of(route.operator.signature, np.array(card.range_lower), np.array(card.range_upper))
-        route.state = route.controller.promoted(route.state, card.version, card.threshold)
+        known = self._introduction(card)
+        route.regions = known.regions
+        route.state = route.controller.promoted(
+            route.state, card.version, card.threshold, held_out=known.held_out, regions=len(known.regions.centres)
+        )
 
     def _begin(self, challenger: int, *, mirror: bool) -> None:
         self._trial, self._mirror = Trial(challenger, self._route.state.version), mirror

@@ -59,7 +59,7 @@ class Liar(Surrogate):
         self.kind, self.batches = kind, 0
 
     def fit(self, samples, *, seed, seconds=None):
-        self.trainings += 1
+        self.trainings.add_(1)
 
     def predict(self, inputs, dt):
         self.batches += len(inputs) > 100
