@@ -481,8 +481,8 @@ class CompiledForward:
         else is said; decorated with ``njit(nogil=True, cache=True)`` and calling :func:`workspace` first.
     n_in, n_out : int
         Columns of inputs and mean.
-    nets : Nets
-        Its weights and plan.
+    nets : Nets or None
+        Its weights and plan; without any the function takes neither, and calls no :func:`workspace`.
     others : ndarray
         What else it takes.
 
@@ -492,9 +492,9 @@ class CompiledForward:
         If the function does not compile.
     """
 
-    def __init__(self, function: Any, n_in: int, n_out: int, nets: Nets, *others: NDArray[Any]) -> None:
+    def __init__(self, function: Any, n_in: int, n_out: int, nets: Nets | None, *others: NDArray[Any]) -> None:
         self._function, self._n_in, self._n_out = function, n_in, n_out
-        self._arrays: tuple[NDArray[Any], ...] = (nets.weights, nets.plan, *others)
+        self._arrays: tuple[NDArray[Any], ...] = others if nets is None else (nets.weights, nets.plan, *others)
         try:
             self._compile()
         except NumbaError as error:
