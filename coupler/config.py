@@ -90,8 +90,8 @@ class ExchangeSection(Section):
     transport: Literal["auto", "shared", "objectstore", "inprocess"] = _key(
         "auto",
         "shared: through the node's memory to the server on it; objectstore: through Ray's object store to servers "
-        "anywhere; inprocess: the model inside every rank; auto: shared where a server runs on the node, objectstore "
-        "where none does",
+        "anywhere; inprocess: the model inside every rank, cheapest where they fill the cores of a node "
+        "without a GPU; auto: shared where a server runs on the node, objectstore where none does",
     )
     deadline: Positive = _key(5.0, "longest wait for an answer; what is late goes to the truth", unit="s")
     patience: Positive = _key(
