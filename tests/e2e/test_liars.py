@@ -26,7 +26,9 @@ def test_a_surrogate_that_is_always_wrong_keeps_to_its_share_of_the_budget(coupl
     # What two steps under way can add, as the controller learns of a step one step late.
     assert max(_bounds(run)) <= 1.3 * TARGET
     assert run.summary.certificate.loss_bound_per_decision <= TARGET
-    assert run.reasons()[Reason.BUDGET] > 0.5 * run.summary.elements
+    # An answer in fifty, at most: what is accepted at all is the budget's share, and all of it is lost.
+    assert run.summary.decisions.accepted < 0.02 * run.summary.elements
+    assert run.reasons()[Reason.BUDGET] > 0.2 * run.summary.elements
 
 
 def test_a_surrogate_that_says_nothing_finite_is_vetoed_everywhere(couple: "Couple") -> None:
@@ -42,8 +44,10 @@ def test_a_surrogate_that_turns_bad_in_mid_run_is_stopped_by_budget_and_alarm(co
     assert run.summary.decisions.accepted > 0.1 * run.summary.elements
     assert max(_bounds(run)) <= 1.5 * TARGET
     assert run.summary.certificate.loss_bound_per_decision <= TARGET
-    last = run.reasons(after=100)
-    assert last.get(Reason.BUDGET, 0) + last.get(Reason.ALARM, 0) > 0.8 * 20 * 4000
+    # Wrong answers that were taken leave the trained range behind, so the last steps have other reasons, too.
+    assert run.reasons(after=100).get(Reason.ACCEPTED, 0) < 0.05 * 20 * 4000
+    assert run.reasons().get(Reason.ALARM, 0) > 0
+    assert any(event.kind == "alarm" for event in run.summary.events)
 
 
 def test_physics_that_changes_in_mid_run_is_noticed_though_the_surrogate_is_as_sure_as_before(
@@ -54,8 +58,10 @@ def test_physics_that_changes_in_mid_run_is_noticed_though_the_surrogate_is_as_s
     assert run.reasons()[Reason.ACCEPTED] > 0.3 * run.summary.elements
     assert max(_bounds(run)) <= 1.5 * TARGET
     assert run.summary.certificate.loss_bound_per_decision <= TARGET
-    last = run.reasons(after=100)
-    assert last.get(Reason.BUDGET, 0) + last.get(Reason.ALARM, 0) > 0.8 * 20 * 4000
+    # Wrong answers that were taken leave the trained range behind, so the last steps have other reasons, too.
+    assert run.reasons(after=100).get(Reason.ACCEPTED, 0) < 0.05 * 20 * 4000
+    assert run.reasons().get(Reason.ALARM, 0) > 0
+    assert any(event.kind == "alarm" for event in run.summary.events)
 
 
 def test_liars_lie_alike_on_any_number_of_ranks(couple: "Couple") -> None:
