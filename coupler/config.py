@@ -128,8 +128,10 @@ class ControllerSection(Section):
     threshold: float | None = _key(
         None, "pins the threshold on the score (0 accepts nothing); found and moved if left out", ge=0
     )
-    audit_rate: Annotated[float, Field(gt=0, le=1)] = _key(
-        0.02, "share of the decisions whose truth is computed to audit them"
+    audit_rate: Annotated[float, Field(gt=0, le=1)] | Literal["auto"] = _key(
+        0.02,
+        "share of the decisions whose truth is computed to audit them; auto: chosen from target, delta and the number "
+        "of decisions of the run, so run.steps must be what is run",
     )
     regions: int = _key(
         8,
