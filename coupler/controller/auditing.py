@@ -2,8 +2,8 @@
 
 With N decisions to come, a true mean loss of y target is certified to stay below the target if
 y + sqrt(2 y / (p M)) = 1 with M = target N / ln(K / delta): the leading terms of the bound in
-:mod:`coupler.controller.certificate`. What is lost of the budget costs accepted answers in proportion, each of them one
-truth, and so does an audit.
+:mod:`coupler.controller.certificate`. What is lost of the budget costs accepted answers, about half as many in
+proportion, as the last answers a gate lets through are the worst; each of them, and each audit, costs one truth.
 """
 
 import math
@@ -13,6 +13,7 @@ import numpy as np
 from coupler.controller.certificate import Certificate
 
 _LEAST, _MOST, _RATES = 1e-3, 0.2, 200
+_WORTH = 0.5
 
 
 def chosen_audit_rate(decisions: int, target: float, delta: float) -> float:
@@ -37,5 +38,5 @@ def chosen_audit_rate(decisions: int, target: float, delta: float) -> float:
     wide = 2.0 / (rates * max(target * decisions / price, 1e-9))
     # y + sqrt(wide y) = 1, solved for sqrt(y).
     usable = ((np.sqrt(wide + 4.0) - np.sqrt(wide)) / 2.0) ** 2
-    best = float(rates[int(np.argmin(rates + 1.0 - usable))])
+    best = float(rates[int(np.argmin(rates + _WORTH * (1.0 - usable)))])
     return float(f"{best:.2g}")

@@ -18,8 +18,8 @@ def test_the_longer_a_run_the_fewer_of_its_decisions_are_audited() -> None:
     rates = [chosen_audit_rate(decisions, 0.02, 0.05) for decisions in (10**4, 10**5, 10**6, 10**7, 10**8)]
 
     assert rates == sorted(rates, reverse=True)
-    # Tiles and members, with thousands of decisions, need 10 to 20 %; cells, with tens of millions, 1 % and less.
-    assert rates[0] >= 0.1
+    # Tiles and members, with some ten thousand decisions, need several per cent; cells, with tens of millions, below 1.
+    assert rates[0] >= 0.05
     assert rates[-1] <= 0.01
 
 
