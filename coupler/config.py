@@ -90,8 +90,8 @@ class ExchangeSection(Section):
     transport: Literal["auto", "shared", "objectstore", "inprocess"] = _key(
         "auto",
         "shared: through the node's memory to the server on it; objectstore: through Ray's object store to servers "
-        "anywhere; inprocess: the model inside every rank; auto: shared where a server runs on the node, objectstore "
-        "where none does",
+        "anywhere; inprocess: the model inside every rank, cheapest where they fill the cores of a node "
+        "without a GPU; auto: shared where a server runs on the node, objectstore where none does",
     )
     deadline: Positive = _key(5.0, "longest wait for an answer; what is late goes to the truth", unit="s")
     patience: Positive = _key(
@@ -128,8 +128,10 @@ class ControllerSection(Section):
     threshold: float | None = _key(
         None, "pins the threshold on the score (0 accepts nothing); found and moved if left out", ge=0
     )
-    audit_rate: Annotated[float, Field(gt=0, le=1)] = _key(
-        0.02, "share of the decisions whose truth is computed to audit them"
+    audit_rate: Annotated[float, Field(gt=0, le=1)] | Literal["auto"] = _key(
+        0.02,
+        "share of the decisions whose truth is computed to audit them; auto: chosen from target, delta and the number "
+        "of decisions of the run, so run.steps must be what is run",
     )
     regions: int = _key(
         8,
@@ -202,7 +204,21 @@ class LearningSection(Section):
     fallback: Share = _key(
         0.5, "share of the decisions that fall back above which, as under an alarm, a quarter of `growth` is enough"
     )
-    buffer: int = _key(60_000, "samples a training may use, the newest ones", unit="samples", ge=100)
+    buffer: int = _key(60_000, "samples a training may learn from", unit="samples", ge=100)
+    anchors: float = _key(
+        0.1,
+        "share of the buffer that is drawn from the first samples of the run and never replaced, so that no model "
+        "forgets where the run began",
+        ge=0,
+        lt=1,
+    )
+    recent: float = _key(
+        0.5,
+        "share of the buffer that is the newest samples; what neither this nor anchors takes is spread evenly over "
+        "the kinds and regions of all older samples",
+        gt=0,
+        le=1,
+    )
     renewal: int = _key(
         40, "steps in which the truth's answers may fill the buffer once; the rest is not kept", unit="steps", ge=1
     )
@@ -270,6 +286,16 @@ class Case(Section):
             raise ValueError(
                 f"learning.first = {self.learning.first} samples never fit into "
                 f"learning.buffer = {self.learning.buffer}: make the buffer larger"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _shares_fit_the_buffer(self) -> "Case":
+        anchors, recent = self.learning.anchors, self.learning.recent
+        if anchors + recent > 1 + 1e-12:
+            raise ValueError(
+                f"learning.anchors = {anchors:g} and learning.recent = {recent:g} are shares of one buffer and come to "
+                f"{anchors + recent:g}: make one of them smaller, for example learning.recent={1 - anchors:g}"
             )
         return self
 

@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from coupler import lanes
 from coupler.errors import FieldMismatch, PluginError
 from coupler.lanes import DOUBLE, FLOAT, LANES, Vector
+from coupler.routine import Routine, make_routine
 
 # Numba's cache looks at the file of the compiled function only: a plan from other code than it was compiled with is
 # refused, and the function is compiled again.
@@ -480,8 +481,8 @@ class CompiledForward:
         else is said; decorated with ``njit(nogil=True, cache=True)`` and calling :func:`workspace` first.
     n_in, n_out : int
         Columns of inputs and mean.
-    nets : Nets
-        Its weights and plan.
+    nets : Nets or None
+        Its weights and plan; without any the function takes neither, and calls no :func:`workspace`.
     others : ndarray
         What else it takes.
 
@@ -491,9 +492,9 @@ class CompiledForward:
         If the function does not compile.
     """
 
-    def __init__(self, function: Any, n_in: int, n_out: int, nets: Nets, *others: NDArray[Any]) -> None:
+    def __init__(self, function: Any, n_in: int, n_out: int, nets: Nets | None, *others: NDArray[Any]) -> None:
         self._function, self._n_in, self._n_out = function, n_in, n_out
-        self._arrays = (nets.weights, nets.plan, *others)
+        self._arrays: tuple[NDArray[Any], ...] = others if nets is None else (nets.weights, nets.plan, *others)
         try:
             self._compile()
         except NumbaError as error:
@@ -521,6 +522,10 @@ class CompiledForward:
             whole, doubt = np.empty(mean.shape), np.empty(count)
             self._function(np.ascontiguousarray(inputs), dt, whole, doubt, *self._arrays)
             mean[...], score[...] = whole, doubt
+
+    def routine(self) -> Routine:
+        """Give the same forward as compiled code calls it."""
+        return make_routine(self._function, self._n_in, self._n_out, self._arrays)
 
     def _compile(self) -> None:
         """Compile for the one signature it is ever called with, so that no question waits for the compiler."""

@@ -250,8 +250,9 @@ def _bits(values: NDArray[np.generic]) -> NDArray[np.generic]:
 
 def _follows(script: Script, ledger: Ledger) -> str:
     """Add up a ledger in integers, as the run did, and say how its certificate differs from what that gives."""
-    controller = script.case.controller
-    least = 1.0 if controller.mode == "shadow" else controller.audit_rate
+    controller, rates = script.case.controller, ledger.records["audit_rate"]
+    # Of a run; where nobody was asked nothing was accepted, and it does not matter.
+    least = float(rates[rates > 0].min(initial=1.0))
     certificate = Certificate(delta=controller.delta, cap=controller.cap, audit_rate_min=least)
     bound = certificate.bound(_tally(certificate, ledger.records))
     said = script.summary.certificate

@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Iterator
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -33,6 +34,7 @@ from coupler.fused import (
     workspace,
 )
 from coupler.lanes import LANES
+from coupler.models.best import BestWeights
 from coupler.models.soap import StackedSoap
 from coupler.operator import Signature
 from coupler.surrogate import Forward, Prediction, Samples, Surrogate
@@ -48,6 +50,9 @@ _SCORE_COVERS = 0.9
 # A model that is trained further needs no large steps any more, they would only undo what it knows.
 _WARM_LEARNING_RATE = 0.3
 _RAMP = 0.1
+# From the middle of a training on, where large steps are over, the nets are tried so many times on what they do not
+# see. Not before: a net that is trained further has seen all of that, and would be flattered by it.
+_TRIED_FROM, _TRIALS = 0.5, 10
 # Rows of what the compiled form knows of its features and of its outputs.
 _FLOOR, _CENTRE, _FACTOR = range(3)
 _SOURCE, _KNEE, _RTOL, _SHIFT, _SCALE, _LOWER, _UPPER, _SCORE, _LEAST = range(9)
@@ -117,7 +122,10 @@ class MLPEnsemble(Surrogate):
         self._draw_weights(torch.Generator().manual_seed(0))
 
     def fit(self, samples: Samples, *, seed: int, seconds: float | None = None) -> None:
-        """Train all members at once, in float32, each with its own order of the samples; see :class:`Surrogate`."""
+        """Train all members at once, in float32, each with its own order of the samples; see :class:`Surrogate`.
+
+        Whenever the training ends, the weights stay that did best on a tenth of the samples the members do not see.
+        """
         stop = None if seconds is None else time.thread_time() + seconds
         generator = torch.Generator().manual_seed(seed)
         inputs, dt = torch.from_numpy(samples.inputs), torch.from_numpy(samples.dt)
@@ -130,13 +138,12 @@ class MLPEnsemble(Surrogate):
             self._draw_weights(generator)
         order = torch.randperm(len(samples), generator=generator)
         held_back = min(_HELD_BACK_MOST, int(_HELD_BACK * len(samples)))
-        rows = order[held_back:]
-        features = self._features(inputs[rows], dt[rows])
-        increments = ((target[rows] - self.increment_mean) / self.increment_scale).float()
-        self._train(features, increments, rate, generator, stop)
+        features = self._features(inputs, dt)
+        increments = ((target - self.increment_mean) / self.increment_scale).float()
+        seen, unseen = (_Lesson(features[rows], increments[rows]) for rows in (order[held_back:], order[:held_back]))
+        self._train(seen, unseen, rate, generator, stop)
         self.fitted.fill_(True)
-        unseen = (order[:held_back] if held_back else order).numpy()
-        self._calibrate(samples.take(unseen))
+        self._calibrate(samples.take((order[:held_back] if held_back else order).numpy()))
 
     @torch.no_grad()
     def predict(self, inputs: Tensor, dt: Tensor) -> Prediction:
@@ -192,26 +199,38 @@ class MLPEnsemble(Surrogate):
         return torch.baddbmm(self.biases[-1], hidden, self.weights[-1])
 
     def _train(
-        self, features: Tensor, increments: Tensor, rate: float, generator: torch.Generator, stop: float | None
+        self, seen: "_Lesson", unseen: "_Lesson", rate: float, generator: torch.Generator, stop: float | None
     ) -> None:
-        count = len(features)
+        count = len(seen.features)
         batch = min(self.batch, math.ceil(count / 8))
         total = self.epochs * (count // batch)
-        optimizer = StackedSoap(self.parameters(), lr=rate)
-        tolerances = self.increment_scale.float()
-        start = time.thread_time()
+        optimizer, best = StackedSoap(self.parameters(), lr=rate), BestWeights(self.parameters())
+        start, next_trial = time.thread_time(), _TRIED_FROM
         for step, rows in enumerate(self._batches(count, batch, generator)):
             progress = step / total if stop is None else (time.thread_time() - start) / max(stop - start, 1e-9)
+            if progress >= next_trial:
+                best.offer(self._loss_on(unseen))
+                next_trial = progress + (1 - _TRIED_FROM) / _TRIALS
             if progress >= 1:
                 break
             optimizer.param_groups[0]["lr"] = rate * _schedule(progress)
-            error = (self._forward(features[rows]) - increments[rows]) * tolerances
-            # Pseudo-Huber: quadratic below one tolerance, where it is good enough, linear above.
-            loss = torch.sqrt(1 + error.square()).mean()
+            loss = self._loss(seen.features[rows], seen.increments[rows])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
         optimizer.zero_grad()
+        best.offer(self._loss_on(unseen))
+        best.restore()
+
+    def _loss(self, features: Tensor, increments: Tensor) -> Tensor:
+        """Pseudo-Huber: quadratic below one tolerance, where it is good enough, linear above."""
+        error = (self._forward(features) - increments) * self.increment_scale.float()
+        return torch.sqrt(1 + error.square()).mean()
+
+    @torch.no_grad()
+    def _loss_on(self, unseen: "_Lesson") -> float:
+        """Give the loss on what the members do not see; no number if there is nothing."""
+        return float(self._loss(unseen.features.expand(self.members, -1, -1), unseen.increments))
 
     def _batches(self, count: int, batch: int, generator: torch.Generator) -> Iterator[Tensor]:
         """Row numbers (members, batch) without end; every member goes through the samples in its own order."""
@@ -281,6 +300,13 @@ class MLPEnsemble(Surrogate):
 
     def _features(self, inputs: Tensor, dt: Tensor) -> Tensor:
         return ((self._raw_features(inputs, dt) - self.feature_mean) / self.feature_scale).float()
+
+
+class _Lesson(NamedTuple):
+    """Features and wanted increments of some samples, in the units of the nets."""
+
+    features: Tensor
+    increments: Tensor
 
 
 def _schedule(progress: float) -> float:

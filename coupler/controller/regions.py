@@ -102,8 +102,11 @@ class Alarms:
         Parameters
         ----------
         numbers : ndarray (regions, REGION_NUMBERS) of int64
-            What :func:`watch` added up, of all ranks; rows beyond the regions of this version are not looked at.
+            What :func:`watch` added up, of all ranks; rows beyond the regions of this version are not looked at, and
+            no row at all says nothing.
         """
+        if not len(numbers):
+            return self
         rows = numbers[: len(self.wealth)].tolist()
         wealth = tuple(
             tuple(max(known, 0.0) + new / UNIT for known, new in zip(before, row[2:], strict=True))

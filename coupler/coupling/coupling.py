@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from coupler.clock import Stopwatch
 from coupler.config import Case, read_case
 from coupler.controller import Controller
+from coupler.controller.auditing import chosen_audit_rate
 from coupler.controller.boxes import Boxes
 from coupler.coupling.nodes import abort, on_first
 from coupler.coupling.preview import PreviewCosts, preview
@@ -92,7 +93,7 @@ class Coupling:
         self._plan = SessionPlan(
             case=self.case,
             operators=_with_tolerances(named, self.case),
-            controller=_controller(self.case),
+            controller=_controller(self.case, self._comm.allreduce(elements or 0)),
             out=None if out is None else Path(out),
             name=name,
             elements=min(_FIRST_ELEMENTS if elements is None else elements, most),
@@ -427,14 +428,22 @@ def _with_tolerances(operators: Mapping[str, Operator], case: Case) -> dict[str,
     }
 
 
-def _controller(case: Case) -> Controller:
-    section = case.controller
+def _controller(case: Case, elements: int) -> Controller:
+    """Make the rules of a case for so many elements on all ranks, 0 if nobody knows."""
+    section, rate = case.controller, case.controller.audit_rate
+    if rate == "auto":
+        if not elements:
+            raise ConfigError(
+                'controller.audit_rate = "auto" is chosen from the number of decisions, and nobody knows how many '
+                "there will be: pass elements= to Coupling, or give a number, for example 0.02."
+            )
+        rate = chosen_audit_rate(elements * case.run.steps, section.target, section.delta)
     return Controller(
         mode=section.mode,
         target=section.target,
         delta=section.delta,
         cap=section.cap,
-        audit_rate=section.audit_rate,
+        audit_rate=rate,
         threshold=section.threshold,
         policy=section.policy,
         params=section.params,

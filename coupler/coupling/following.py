@@ -69,7 +69,8 @@ class Following:
         for version in {standing.version, standing.challenger} - {0, route.state.version, route.challenger}:
             route.transport.prepare(version)
         if standing.version not in (0, route.state.version):
-            take_over(route, self._registry.card(name, standing.version))
+            card = self._registry.card(name, standing.version)
+            take_over(route, card, self._registry.introduction(card))
         route.challenger, route.off = standing.challenger, standing.off
 
 

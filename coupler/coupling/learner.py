@@ -8,17 +8,20 @@ import time
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from coupler.config import Case
 from coupler.controller import Coins, Stream
 from coupler.coupling.counts import Counts
 from coupler.coupling.nodes import Nodes
 from coupler.coupling.route import Piece, Reasons, Route
+from coupler.learning.draws import element_draws
 from coupler.learning.registry import ModelCard, Registry
 from coupler.learning.rounds import RoundFolder, RoundOutcome
-from coupler.learning.samples import SampleBatch, SampleStore
+from coupler.learning.samples import SampleBatch, unselected
+from coupler.learning.store import SampleStore
 from coupler.learning.trainer import TrainingTask
-from coupler.learning.trigger import TrainingTrigger, keep_share
+from coupler.learning.trigger import KeepShares, TrainingTrigger, keep_shares
 from coupler.records import Reason
 from coupler.runfolder import RunFolder
 from coupler.serving.service import Service
@@ -30,6 +33,7 @@ _LOOK_SECONDS = 0.02
 # Weight of the last step in the smoothed share of elements that fall back.
 _SMOOTHING = 0.05
 _FAILURE_LOOK_SECONDS = 1.0
+_KEPT = 0x4E97
 
 
 @dataclass(frozen=True)
@@ -86,7 +90,7 @@ class Learner:
         self._rows, self._inputs = np.empty(0, np.int64), np.empty((0, 0))
         self._available = self._trained_on = 0
         self._fallback_share = 0.0
-        self._keep_share = 0.0  # until the first sum says how many elements there are, on all ranks alike
+        self._keep_shares = KeepShares(0.0, 0.0)  # until the first sum says how many elements there are
         self._round, self._round_started = 0, -1
         self._looked_at = time.monotonic()
         self.learns = learning.mode != "off"
@@ -134,8 +138,7 @@ class Learner:
         Collective: yes at steps where a round starts (samples are gathered), otherwise no.
         """
         self._available += totals.samples
-        labelled = totals.elements - int(totals.reasons[Reason.ACCEPTED])
-        self._keep_share = self._share_of(labelled)
+        self._keep_shares = self._shares_of(totals)
         if self.training:
             return self._finish_round() if self._round_ended(step, totals) else None
         if may_start and self.learns and self.worthwhile and self._due(totals):
@@ -152,17 +155,17 @@ class Learner:
                 self._store.append(SampleBatch.join(everything))
 
     def _keep(self, piece: Piece, reasons: Reasons) -> None:
-        """Keep a random share of the truth's answers; the coins do not depend on the ranks."""
+        """Keep a random share of the truth's answers of either kind; neither coins nor draws depend on the ranks."""
         fresh = self._available - self._trained_on
         if not (self.learns and self.worthwhile) or fresh >= self._plan.case.learning.buffer:
             return
         if len(self._rows) < len(piece.ids):
             self._rows, self._inputs = np.empty(len(piece.ids), np.int64), np.empty_like(piece.inputs)
         found = self._coins.choose(
-            self._keep_share, piece.step, piece.call, piece.ids, piece.inputs, self._rows, self._inputs
+            self._keep_shares.largest, piece.step, piece.call, piece.ids, piece.inputs, self._rows, self._inputs
         )
         rows = self._rows[:found]
-        kept = reasons[rows] != Reason.ACCEPTED
+        kept = self._stays(piece, reasons, rows)
         rows = rows[kept]
         if len(rows) == 0:
             return
@@ -179,6 +182,14 @@ class Learner:
             )
         )
 
+    def _stays(self, piece: Piece, reasons: Reasons, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Say which of the rows that a coin chose stay: the truth was computed, and the smaller share is kept to."""
+        shares, why, steps = self._keep_shares, reasons[rows], np.full(len(rows), piece.step)
+        draws = element_draws(steps, np.full(len(rows), piece.call), piece.ids[rows], purpose=_KEPT) * shares.largest
+        share = np.where(unselected(why), shares.unselected, shares.selected)
+        stays: NDArray[np.bool_] = (why != Reason.ACCEPTED) & (draws < share)
+        return stays
+
     def _due(self, totals: Counts) -> bool:
         """Whether to train now; sooner where the model is found wrong, or takes little off the truth."""
         share = totals.decisions["fallback"] / totals.elements if totals.elements else 0.0
@@ -186,9 +197,11 @@ class Learner:
         urgent = self._route.state.alarms.any or self._fallback_share > self._plan.case.learning.fallback
         return self._trigger.due(self._trained_on, self._available, urgent=urgent)
 
-    def _share_of(self, labelled: int) -> float:
+    def _shares_of(self, totals: Counts) -> KeepShares:
         learning = self._plan.case.learning
-        return keep_share(labelled, capacity=learning.buffer, steps=learning.renewal)
+        whole = int(totals.reasons[unselected(np.arange(len(Reason), dtype=np.uint8))].sum())
+        chosen = totals.elements - whole - int(totals.reasons[Reason.ACCEPTED])
+        return keep_shares(whole, chosen, capacity=learning.buffer, steps=learning.renewal)
 
     def _start_round(self, step: int) -> None:
         self.flush()
@@ -209,6 +222,9 @@ class Learner:
             samples=str(self._plan.folder.samples),
             models=str(self._plan.folder.models),
             capacity=case.learning.buffer,
+            anchors=case.learning.anchors,
+            recent=case.learning.recent,
+            regions=case.controller.regions,
             seed=case.run.seed + self._round,
             seconds=case.learning.budget if case.learning.mode == "asynchronous" else None,
             cap=case.controller.cap,

@@ -284,6 +284,7 @@ class Session:
         from coupler.coupling.learner import Learner, LearnerPlan
         from coupler.coupling.services import NodeServices
         from coupler.coupling.steering import Steering
+        from coupler.learning.registry import Registry
 
         plan = self._plan
         routes = dict(zip(plan.operators, self.routes, strict=True))
@@ -296,7 +297,7 @@ class Session:
             Learner(LearnerPlan(index, name, plan.case, self.folder), route, self._nodes, services.service)
             for index, (name, route) in enumerate(routes.items())
         ]
-        return Steering(plan.case, self._nodes, self.routes, learners)
+        return Steering(plan.case, self._nodes, self.routes, learners, Registry(self.folder.models))
 
     def _start_sharing(self) -> list[Bench]:
         """Make the benches on which truth is shared, where it may be; a node that cannot have them goes without."""

@@ -14,7 +14,7 @@ from coupler.coupling.learner import Learner
 from coupler.coupling.nodes import Nodes
 from coupler.coupling.route import Route, StepSetting
 from coupler.coupling.succession import Succession
-from coupler.learning.registry import ModelCard
+from coupler.learning.registry import ModelCard, Registry
 from coupler.records import Event, EventKind
 
 
@@ -31,12 +31,18 @@ class Steering:
         Whose models.
     learners : sequence of Learner
         One per route.
+    registry : Registry
+        The models of the run.
     """
 
-    def __init__(self, case: Case, nodes: Nodes, routes: Sequence[Route], learners: Sequence[Learner]) -> None:
+    def __init__(
+        self, case: Case, nodes: Nodes, routes: Sequence[Route], learners: Sequence[Learner], registry: Registry
+    ) -> None:
         self._learners = learners
         self._alarms = [AlarmWatch(index, route) for index, route in enumerate(routes)]
-        self._successions = [Succession(index, route, case.learning.trial) for index, route in enumerate(routes)]
+        self._successions = [
+            Succession(index, route, case.learning.trial, registry.introduction) for index, route in enumerate(routes)
+        ]
         # What hangs on a clock cannot decide where the same bits are promised.
         economical = case.controller.economics == "auto" and case.controller.mode == "certified"
         timed = case.learning.mode != "deterministic"

@@ -5,12 +5,15 @@ the audits show that it errs less, and then the version before it is asked on: i
 after all, it comes back. All of it follows from reduced counts and the step, so all ranks do it at the same boundary.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 
 from coupler.controller import Limits
 from coupler.controller.trial import Trial, Verdict
 from coupler.coupling.counts import Counts
 from coupler.coupling.route import Route, StepSetting
+from coupler.learning.introduction import ModelIntroduction
 from coupler.learning.registry import ModelCard
 from coupler.records import Event, EventKind
 
@@ -26,10 +29,14 @@ class Succession:
         Whose questions are answered.
     most : int
         Audits after which a trial ends in a draw: the version that answers stays.
+    introduction : callable
+        Gives what is known of a version before it answers, by its card.
     """
 
-    def __init__(self, index: int, route: Route, most: int) -> None:
-        self._index, self._route, self._most = index, route, most
+    def __init__(
+        self, index: int, route: Route, most: int, introduction: Callable[[ModelCard], ModelIntroduction]
+    ) -> None:
+        self._index, self._route, self._most, self._introduction = index, route, most, introduction
         self._cards: dict[int, ModelCard] = {}
         self._trial: Trial | None = None
         self._mirror = False
@@ -57,7 +64,7 @@ class Succession:
         assert self._route.transport is not None
         self._route.transport.prepare(card.version)
         if self._route.state.version == 0:
-            take_over(self._route, card)
+            self._take_over(card)
             said = f"version {card.version} is the first; {_held_out(card)}"
             return self._event(step, EventKind.PROMOTED, card.version, said)
         self._begin(card.version, mirror=False)
@@ -93,12 +100,15 @@ class Succession:
 
     def _succeed(self, step: int, trial: Trial, *, mirror: bool) -> Event:
         """Let the challenger answer; one that was just promoted is watched against the version before it."""
-        take_over(self._route, self._cards[trial.challenger])
+        self._take_over(self._cards[trial.challenger])
         if mirror:
             said = f"version {trial.defender} is taken back: {trial.sentence}"
             return self._event(step, EventKind.ROLLED_BACK, trial.challenger, said)
         self._begin(trial.defender, mirror=True)
         return self._event(step, EventKind.PROMOTED, trial.challenger, trial.sentence)
+
+    def _take_over(self, card: ModelCard) -> None:
+        take_over(self._route, card, self._introduction(card))
 
     def _begin(self, challenger: int, *, mirror: bool) -> None:
         self._trial, self._mirror = Trial(challenger, self._route.state.version), mirror
@@ -111,10 +121,25 @@ class Succession:
         return Event(step + 1, self._index, kind, version, sentence)
 
 
-def take_over(route: Route, card: ModelCard) -> None:
-    """Let a version answer a route from the next step on; its transport must have it. Collective: no."""
+def take_over(route: Route, card: ModelCard, known: ModelIntroduction) -> None:
+    """Let a version answer a route from the next step on; its transport must have it.
+
+    Parameters
+    ----------
+    route : Route
+        Whose questions it answers.
+    card : ModelCard
+        Of the version.
+    known : ModelIntroduction
+        What is known of it before it answers.
+
+    Collective: no.
+    """
     route.limits = Limits.of(route.operator.signature, np.array(card.range_lower), np.array(card.range_upper))
-    route.state = route.controller.promoted(route.state, card.version, card.threshold)
+    route.regions = known.regions
+    route.state = route.controller.promoted(
+        route.state, card.version, card.threshold, held_out=known.held_out, regions=len(known.regions.centres)
+    )
 
 
 def _held_out(card: ModelCard) -> str:

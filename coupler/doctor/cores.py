@@ -51,7 +51,8 @@ def _cores(subject: str, ranks: dict[int, Rank]) -> Finding:
         subject,
         "note",
         f"{found}: they take turns",
-        f"For speed use mpirun -n {max(usable - 1, 1)} on this node, or get {processes} cores.",
+        f"For speed use mpirun -n {max(usable - 1, 1)} on this node, or get {processes} cores. Without a GPU the "
+        "model inside the ranks is cheaper here than asking a server: --set exchange.transport=inprocess.",
     )
 
 

@@ -7,20 +7,16 @@ nothing is copied.
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
-from coupler.exchange.atomics import check_processor, load_acquire, monotonic_ns, store_release
-from coupler.exchange.doorbell import Bell, Patience, announce, await_change, count_up
+from coupler.exchange import questions
+from coupler.exchange.atomics import check_processor
+from coupler.exchange.doorbell import Bell, Patience, count_up
+from coupler.exchange.questions import ANSWER, CAPACITY, CONTROL_LINES, DESCRIPTOR, GENERATION, PID, REQUEST, WORDS
 from coupler.exchange.segment import LINE, Segment, SegmentAddress, whole_lines
 
-_WORDS = LINE // 4
-_BELL, _STOP, _SERVER, _HEADER_LINES = 0, 1, 2, 3
-# Words of a slot's two control lines. The rank writes the first, the server the second; what is wider than a word
-# begins at an even one.
-_REQUEST, _COUNT, _VERSION, _GENERATION, _DT, _ASKED, _CAPACITY, _PID, _DESCRIPTOR = 0, 1, 2, 3, 4, 6, 8, 10, 11
-_ANSWER, _SECONDS, _TURNAROUND = _WORDS, _WORDS + 4, _WORDS + 6
-_CONTROL_LINES = 2
+# Lines of the header.
+BELL, STOP, _SERVER, _HEADER_LINES = 0, 1, 2, 3
 
 
 @dataclass(frozen=True)
@@ -45,7 +41,7 @@ class SlotShape:
     @property
     def bytes(self) -> int:
         """Size of the slot, control lines included, a multiple of a cache line."""
-        return _CONTROL_LINES * LINE + self.region_bytes(self.capacity)
+        return CONTROL_LINES * LINE + self.region_bytes(self.capacity)
 
     def region_bytes(self, capacity: int) -> int:
         """Size of inputs, mean and score of so many elements, each on lines of its own."""
@@ -104,21 +100,21 @@ class Slot:
 
     def __init__(self, shape: SlotShape, memory: memoryview) -> None:
         self.shape, self.operator, self.capacity = shape, shape.operator, shape.capacity
-        self.words = np.frombuffer(memory[: _CONTROL_LINES * LINE], dtype=np.uint32)
-        self.answered = self.words[_ANSWER : _ANSWER + 2]
+        self.words = np.frombuffer(memory[: CONTROL_LINES * LINE], dtype=np.uint32)
+        self.answered = self.words[ANSWER : ANSWER + 2]
         self._grown: Segment | None = None
         self.generation = 0
-        self._lay_out(memory[_CONTROL_LINES * LINE :])
+        self._lay_out(memory[CONTROL_LINES * LINE :])
 
     @property
     def number(self) -> int:
         """Number of the last question."""
-        return int(self.words[_REQUEST])
+        return int(self.words[REQUEST])
 
     @property
     def pending(self) -> bool:
         """Whether a question waits for its answer."""
-        return bool(self.words[_REQUEST] != self.words[_ANSWER])
+        return bool(self.words[REQUEST] != self.words[ANSWER])
 
     def ask(self, bell: Bell, count: int, dt: float, version: int) -> None:
         """Put a question and ring whoever answers it.
@@ -134,7 +130,7 @@ class Slot:
         version : int
             Version of the model that is asked.
         """
-        _ask(self.words, bell, count, dt, version)
+        questions.ask(self.words, bell, count, dt, version)
 
     def wait(self, timeout: float, patience: Patience) -> tuple[bool, float, float]:
         """Wait for the answer to the last question.
@@ -157,7 +153,7 @@ class Slot:
 
         Collective: no. Releases the GIL.
         """
-        return _await(self.words, int(timeout * 1e9), patience.memory)  # type: ignore[no-any-return]
+        return questions.await_answer(self.words, timeout, patience.memory)  # type: ignore[no-any-return]
 
     def answer(self, number: int, seconds: float) -> None:
         """Say that mean and score are the answer to a question, and wake its rank.
@@ -169,7 +165,7 @@ class Slot:
         seconds : float
             Time the model took for the batch it travelled in; NaN if there is no answer after all.
         """
-        _answer(self.words, number, seconds)
+        questions.answer(self.words, number, seconds)
 
     def grow(self, capacity: int) -> None:
         """Move to a larger segment of this rank's own; no question may be pending.
@@ -183,10 +179,10 @@ class Slot:
         self._leave()
         self._take(grown, capacity)
         words = self.words
-        words.view(np.int64)[_CAPACITY // 2] = capacity
-        words[_PID], words[_DESCRIPTOR] = grown.address.pid, grown.address.descriptor
+        words.view(np.int64)[CAPACITY // 2] = capacity
+        words[PID], words[DESCRIPTOR] = grown.address.pid, grown.address.descriptor
         self.generation = (self.generation + 1) % 2**32
-        words[_GENERATION] = self.generation  # seen with the next question's number, which is written after it
+        words[GENERATION] = self.generation  # seen with the next question's number, which is written after it
 
     def follow(self) -> memoryview:
         """Map the segment the rank has moved to, and give its memory.
@@ -197,9 +193,9 @@ class Slot:
             If the rank is gone, or has moved on again.
         """
         words = self.words
-        generation, capacity = int(words[_GENERATION]), int(words.view(np.int64)[_CAPACITY // 2])
+        generation, capacity = int(words[GENERATION]), int(words.view(np.int64)[CAPACITY // 2])
         size = self.shape.region_bytes(capacity)
-        grown = Segment.attach(SegmentAddress(int(words[_PID]), int(words[_DESCRIPTOR]), size))
+        grown = Segment.attach(SegmentAddress(int(words[PID]), int(words[DESCRIPTOR]), size))
         self._leave()
         self._take(grown, capacity)
         self.generation = generation
@@ -242,6 +238,8 @@ class Arena:
         Nonzero asks the server to return.
     server_pid : ndarray (1,) of uint32
         Process of the server, 0 until it listens.
+    crowded : ndarray (1,) of uint32
+        Nonzero where ranks and server are more than the cores; the server knows, before it listens.
     slots : list of Slot
         One per rank and operator.
     """
@@ -252,8 +250,9 @@ class Arena:
         self._segment = segment
         self.memory = memory = segment.memory
         self.words = np.frombuffer(memory, dtype=np.uint32)
-        header = self.words[: _HEADER_LINES * _WORDS].reshape(_HEADER_LINES, -1)
-        self.bell, self.stop, self.server_pid = header[_BELL, 0:2], header[_STOP, 0:1], header[_SERVER, 0:1]
+        header = self.words[: _HEADER_LINES * WORDS].reshape(_HEADER_LINES, -1)
+        self.bell, self.stop = header[BELL, 0:2], header[STOP, 0:1]
+        self.server_pid, self.crowded = header[_SERVER, 0:1], header[_SERVER, 1:2]
         self.slots = [
             Slot(shape, memory[layout.offset(index) : layout.offset(index) + shape.bytes])
             for index, shape in enumerate(layout.slots)
@@ -300,78 +299,3 @@ class Arena:
         self._segment.close()
         for slot in self.slots:
             slot.close()
-
-
-@njit(nogil=True, cache=True)
-def await_questions(words, places, timeout, memory, found, steps):  # type: ignore[no-untyped-def]
-    """List the questions of an arena that wait for an answer; if there is none, wait for one.
-
-    Parameters
-    ----------
-    words : ndarray of uint32
-        The whole arena.
-    places : ndarray (slots,) of int64
-        First word of every slot's control lines.
-    timeout : int
-        Longest wait [ns].
-    memory : ndarray (3,)
-        Of the waiter's :class:`Patience`.
-    found : ndarray (slots, 5) of int64
-        Receives slot, number, count, version and generation of every question.
-    steps : ndarray (slots,)
-        Receives its time step.
-
-    Returns
-    -------
-    int
-        How many there are; 0 if the time is up, the arena is dismissed or a signal came.
-
-    Collective: no.
-    """
-    bell = words[_BELL * _WORDS : _BELL * _WORDS + 2]
-    seen = load_acquire(bell, 0)
-    many = _list_questions(words, places, found, steps)
-    if many == 0 and await_change(bell, seen, timeout, memory):
-        many = _list_questions(words, places, found, steps)
-    return many
-
-
-@njit(nogil=True, cache=True)
-def _list_questions(words, places, found, steps):  # type: ignore[no-untyped-def]
-    many = 0
-    for index in range(len(places)):
-        control = words[places[index] : places[index] + 2 * _WORDS]
-        number = load_acquire(control, _REQUEST)
-        if number != load_acquire(control, _ANSWER):
-            found[many, 0], found[many, 1], found[many, 2] = index, number, control[_COUNT]
-            found[many, 3], found[many, 4] = control[_VERSION], control[_GENERATION]
-            steps[many] = control.view(np.float64)[_DT // 2]
-            many += 1
-    return many
-
-
-@njit(nogil=True, cache=True)
-def _ask(words, bell, count, dt, version):  # type: ignore[no-untyped-def]
-    words[_COUNT], words[_VERSION] = count, version
-    words.view(np.float64)[_DT // 2] = dt
-    words.view(np.int64)[_ASKED // 2] = monotonic_ns()
-    store_release(words, _REQUEST, words[_REQUEST] + 1)
-    count_up(bell)
-
-
-@njit(nogil=True, cache=True)
-def _await(words, timeout, memory):  # type: ignore[no-untyped-def]
-    answered, number = words[_ANSWER : _ANSWER + 2], words[_REQUEST]
-    seen = load_acquire(answered, 0)
-    if seen != number:
-        await_change(answered, seen, timeout, memory)
-    reals = words.view(np.float64)
-    return load_acquire(answered, 0) == number, reals[_SECONDS // 2], reals[_TURNAROUND // 2]
-
-
-@njit(nogil=True, cache=True)
-def _answer(words, number, seconds):  # type: ignore[no-untyped-def]
-    reals = words.view(np.float64)
-    reals[_SECONDS // 2] = seconds
-    reals[_TURNAROUND // 2] = 1e-9 * (monotonic_ns() - words.view(np.int64)[_ASKED // 2])
-    announce(words[_ANSWER : _ANSWER + 2], number)

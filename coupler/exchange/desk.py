@@ -4,11 +4,9 @@ import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-import numpy as np
-
 from coupler.errors import CouplerError
-from coupler.exchange.arena import Arena, Slot, await_questions
-from coupler.exchange.doorbell import Patience
+from coupler.exchange.arena import Arena, Slot
+from coupler.exchange.clerk import Clerk, Routines
 from coupler.records import Rows
 
 
@@ -59,44 +57,49 @@ class Desk:
     def __init__(self, arena: Arena, mapped: Callable[[memoryview], None] = lambda memory: None) -> None:
         self._arena, self._mapped = arena, mapped
         mapped(arena.memory)
-        self._patience = Patience()
-        many = len(arena.slots)
-        self._places = np.array([arena.layout.offset(index) // 4 for index in range(many)], np.int64)
-        self._found, self._steps = np.zeros((many, 5), np.int64), np.zeros(many)
-        self._rows: list[tuple[tuple[int, float], Rows] | None] = [None] * many
+        self._clerk = Clerk(arena)
+        self._rows: list[tuple[tuple[int, float], Rows] | None] = [None] * len(arena.slots)
 
     @property
     def open(self) -> bool:
         """Whether answers are still wanted."""
         return not self._arena.stop[0]
 
+    def learn(self, routines: Routines) -> None:
+        """Have everything answered here that these routines can answer, and nothing else; any thread may call it.
+
+        Parameters
+        ----------
+        routines : mapping of (operator, version) to Routine
+            All there are.
+        """
+        self._clerk.learn(routines)
+
     def batches(self, timeout: float) -> Sequence[Batch]:
-        """Give the questions that are ready now, by operator and version; wait for the first for a while.
+        """Give the questions that are ready and no routine answers, by operator and version; wait for the first.
+
+        Meanwhile what routines can answer is answered.
 
         Parameters
         ----------
         timeout : float
-            Longest wait [s]; nothing is given if nobody asked.
+            Longest time [s]; nothing is given if nobody asked for anything else.
 
         Collective: no.
         """
-        many = await_questions(
-            self._arena.words, self._places, int(timeout * 1e9), self._patience.memory, self._found, self._steps
-        )
         batches: dict[tuple[int, int], Batch] = {}
-        for place in range(many):
-            index, number, count, version, generation = self._found[place].tolist()
-            slot = self._arena.slots[index]
-            if generation != slot.generation and not self._follow(slot, index):
-                slot.answer(number, math.nan)
+        for question in self._clerk.attend(timeout):
+            slot = self._arena.slots[question.slot]
+            if question.generation != slot.generation and not self._follow(slot, question.slot):
+                slot.answer(question.number, math.nan)
                 continue
-            key = slot.operator, version
+            key = slot.operator, question.version
             if key not in batches:
                 batches[key] = Batch(*key, [], [], [])
             batch = batches[key]
             batch.slots.append(slot)
-            batch.numbers.append(number)
-            batch.parts.append(self._views(index, slot, count, float(self._steps[place])))
+            batch.numbers.append(question.number)
+            batch.parts.append(self._views(question.slot, slot, question.elements, question.dt))
         return list(batches.values())
 
     def _follow(self, slot: Slot, index: int) -> bool:
@@ -107,6 +110,7 @@ class Desk:
         except CouplerError:
             return False
         self._mapped(memory)
+        self._clerk.follow(index, slot)
         return True
 
     def _views(self, index: int, slot: Slot, count: int, dt: float) -> Rows:

@@ -3,7 +3,9 @@
 Pure spinning ruins a node with more processes than cores, and pure sleeping costs tens of microseconds. Where a waiter
 has its core to itself, a run of ``sched_yield`` about as long as the wait spares the sleep, so every waiter remembers
 how long it waited lately. Where it shares the core, a yield hands over whole milliseconds (newer schedulers take a
-slice of whoever yields), so a waiter that has seen this sleeps at once, and tries again ever more seldom. A bell is two
+slice of whoever yields), so a waiter that has seen this sleeps at once, and tries again ever more seldom. It is not
+always seen: between control groups or sessions a yield gives nothing away, and is as bad as spinning. Where there are
+more processes than cores, which is known beforehand, waiters never yield. A bell is two
 words: what is watched, and how many sleep on it, so that ringing is free where nobody does.
 """
 
@@ -41,14 +43,21 @@ _EXPECTED, _SLEEPS_LEFT, _SLEEPS = 0, 1, 2
 class Patience:
     """What a waiter remembers of its waits on one bell; each has its own.
 
+    Parameters
+    ----------
+    crowded : bool
+        Whether there are more processes than cores: every wait sleeps at once.
+
     Attributes
     ----------
     memory : ndarray (3,)
         The wait that is expected [ns]; waits left that sleep at once; how many it will be next time.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, crowded: bool = False) -> None:
         self.memory = np.zeros(3)
+        if crowded:
+            self.memory[_SLEEPS_LEFT] = np.inf
 
     @property
     def expected(self) -> float:

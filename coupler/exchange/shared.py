@@ -34,10 +34,9 @@ class SharedTransport(Transport):
     """
 
     def __init__(self, arena: Arena, slot: int, most: int = 0) -> None:
-        self._arena = arena
-        self._slot = arena.slots[slot]
+        self._slot, self._bell = arena.slots[slot], arena.bell
         self._server = _ProcessWatch(int(arena.server_pid[0]))
-        self._patience = Patience()
+        self._patience = Patience(crowded=bool(arena.crowded[0]))
         self.capacity = max(most, self._slot.capacity)
         self._view(0)
 
@@ -58,14 +57,15 @@ class SharedTransport(Transport):
 
         Where it can be, it is the same memory again and again.
         """
-        room = self.room(count)  # the slot's arrays are others when it has grown
-        return self._slot.inputs[:room]
+        if count != self._count:
+            self._view(self.room(count))
+        return self._inputs
 
     def ask(self, count: int, dt: float, version: int) -> None:
         """Send the question: number it and ring. An older one still unanswered is abandoned by its number."""
-        if len(self._score) != count:
+        if count != self._count:
             self._view(count)
-        self._slot.ask(self._arena.bell, count, dt, version)
+        self._slot.ask(self._bell, count, dt, version)
 
     def answer(self, deadline: float) -> Answer:
         """Wait until the answer's number is the question's.
@@ -73,8 +73,7 @@ class SharedTransport(Transport):
         The deadline runs from here, not from the asking: audits are computed in between, and a question must not
         be given up because many of its elements were audited.
         """
-        slot, patience = self._slot, self._patience
-        arrived, seconds, turnaround = slot.wait(min(deadline, _LIVENESS_SECONDS), patience)
+        arrived, seconds, turnaround = self._slot.wait(min(deadline, _LIVENESS_SECONDS), self._patience)
         if arrived:
             return self._found(seconds, turnaround)
         return self._wait_on(deadline - _LIVENESS_SECONDS)
@@ -97,7 +96,10 @@ class SharedTransport(Transport):
         return Answer(reason, self._mean, self._score, seconds, turnaround)
 
     def _view(self, count: int) -> None:
-        self._mean, self._score = self._slot.mean[:count], self._slot.score[:count]
+        """Keep views of so many rows: ranks mostly ask about as many elements as before."""
+        slot = self._slot
+        self._inputs, self._mean, self._score = slot.inputs[:count], slot.mean[:count], slot.score[:count]
+        self._count = len(self._inputs)
 
     def prepare(self, version: int) -> None:
         """Nothing to do: the server loads a version before anybody hears of it."""

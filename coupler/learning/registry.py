@@ -1,9 +1,10 @@
-"""Versions of models on disk: weights as safetensors and a card as JSON, never a pickle."""
+"""Versions of models on disk: weights and introduction as safetensors and a card as JSON, never a pickle."""
 
 import hashlib
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from safetensors.torch import save as tensors_as_bytes
 from coupler import plugin
 from coupler.atomic import creating, replacing
 from coupler.errors import CouplerError, did_you_mean
+from coupler.learning.introduction import ModelIntroduction
 from coupler.operator import Signature
 from coupler.surrogate import Surrogate
 
@@ -44,10 +46,15 @@ class ModelCard(BaseModel):
         First threshold of the score.
     holdout_loss, holdout_accepted : float
         Mean capped error of all held-out elements, and the share of them that the threshold accepts.
+    anchor_loss : float or None
+        Mean capped error of the held-out elements from the start of the run, the same ones for every version; None
+        where there were none, and in cards from before they were kept.
     seconds : float
         Training time [s].
     sha256 : str
         Of the file of weights.
+    introduction : str or None
+        The sha256 of what was written beside the weights, a :class:`ModelIntroduction`; None if nothing was.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -65,12 +72,14 @@ class ModelCard(BaseModel):
     threshold: float
     holdout_loss: float
     holdout_accepted: float
+    anchor_loss: float | None = None
     seconds: float
     sha256: str
+    introduction: str | None = None
 
 
 class Registry:
-    """The models of a run, ``NAME-v0001.safetensors``, ``.json`` and ``.form`` in one folder.
+    """The models of a run, ``NAME-v0001.safetensors``, ``.introduction.safetensors``, ``.json`` and ``.form``.
 
     Parameters
     ----------
@@ -82,7 +91,9 @@ class Registry:
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
 
-    def register(self, surrogate: Surrogate, facts: Mapping[str, Any]) -> ModelCard:
+    def register(
+        self, surrogate: Surrogate, facts: Mapping[str, Any], introduction: ModelIntroduction | None = None
+    ) -> ModelCard:
         """Write a surrogate as the next version of its operator.
 
         The same weights from the same step again are not a new version: a resumed run repeats its trainings.
@@ -92,7 +103,9 @@ class Registry:
         surrogate : Surrogate
             The trained module.
         facts : mapping
-            The fields of :class:`ModelCard` except version, signature and sha256.
+            The fields of :class:`ModelCard` except version, signature, sha256 and introduction.
+        introduction : ModelIntroduction, optional
+            What is known of it beside that.
 
         Returns
         -------
@@ -101,20 +114,24 @@ class Registry:
         Collective: no; one process of the run calls it.
         """
         state = {name: tensor.detach().cpu().contiguous() for name, tensor in surrogate.state_dict().items()}
-        weights = tensors_as_bytes(state)
+        weights, known = tensors_as_bytes(state), None if introduction is None else introduction.to_bytes()
         versions = self.versions(facts["operator"])
         card = ModelCard(
             version=max(versions, default=0) + 1,
             signature=surrogate.signature.to_json(),
             sha256=hashlib.sha256(weights).hexdigest(),
+            introduction=None if known is None else hashlib.sha256(known).hexdigest(),
             **facts,
         )
-        for known in (self.card(card.operator, version) for version in versions):
-            if (known.sha256, known.step) == (card.sha256, card.step):
-                return known
+        for earlier in (self.card(card.operator, version) for version in versions):
+            if (earlier.sha256, earlier.step) == (card.sha256, card.step):
+                return earlier
         # The card is written last: a version exists when its card does.
         with replacing(self._weights_path(card)) as temporary:
             temporary.write_bytes(weights)
+        if known is not None:
+            with replacing(self._introduction_path(card)) as temporary:
+                temporary.write_bytes(known)
         with replacing(self._card_path(card.operator, card.version)) as temporary:
             temporary.write_text(card.model_dump_json(indent=2) + "\n", encoding="utf-8")
         return card
@@ -163,8 +180,7 @@ class Registry:
         PluginError
             If the surrogate's class cannot be imported or built.
         """
-        path = self._weights_path(card)
-        weights = _read_checked(path, card)
+        path, weights = self._weights_path(card), self._weights(card)
         found = plugin.load(card.surrogate, Surrogate)
         surrogate = plugin.build(found, card.params, Signature.from_json(card.signature), key="surrogate.params")
         try:
@@ -176,15 +192,45 @@ class Registry:
             ) from error
         return surrogate
 
+    def introduction(self, card: ModelCard) -> ModelIntroduction:
+        """Read what is known of a version beside its card.
+
+        Returns
+        -------
+        ModelIntroduction
+            With no held-out answers and no regions where the card names none.
+
+        Raises
+        ------
+        CouplerError
+            If the file is missing or is not the one the card names.
+        """
+        n_in = len(Signature.from_json(card.signature).inputs)
+        if card.introduction is None:
+            return ModelIntroduction.empty(n_in)
+        path, what = self._introduction_path(card), f"what version {card.version} was judged on"
+        content = _read_checked(path, card.introduction, _Purpose("introduction", f"nobody knows {what}"))
+        try:
+            found = ModelIntroduction.from_bytes(content)
+            if len(found.regions.scale) != n_in:
+                raise ValueError(f"it is of {len(found.regions.scale)} inputs, the operator has {n_in}")
+        except ValueError as error:
+            raise CouplerError(
+                f"The introduction {path} cannot be understood ({error}), so nobody knows {what}. "
+                "Restore the file, or delete its card to forget the version."
+            ) from error
+        return found
+
     def check(self, card: ModelCard) -> None:
-        """See to it that the weights of a version are there, and are those its card names.
+        """See to it that all files of a version are there, and are those its card names.
 
         Raises
         ------
         CouplerError
             If not.
         """
-        _read_checked(self._weights_path(card), card)
+        self._weights(card)
+        self.introduction(card)
 
     def agree_on_form(self, card: ModelCard, form: str) -> str:
         """Say in which form a version answers, which is the same wherever it is loaded: that of whoever asks first.
@@ -216,24 +262,39 @@ class Registry:
         path = self._card_path(card.operator, card.version).with_suffix(".form")
         return path.read_text(encoding="utf-8").strip() if path.is_file() else None
 
+    def _weights(self, card: ModelCard) -> bytes:
+        cannot = f"version {card.version} cannot answer"
+        return _read_checked(self._weights_path(card), card.sha256, _Purpose("weights", cannot))
+
     def _card_path(self, operator: str, version: int) -> Path:
         return self._folder / f"{operator}-v{version:04d}.json"
 
     def _weights_path(self, card: ModelCard) -> Path:
         return self._card_path(card.operator, card.version).with_suffix(".safetensors")
 
+    def _introduction_path(self, card: ModelCard) -> Path:
+        return self._card_path(card.operator, card.version).with_suffix(".introduction.safetensors")
 
-def _read_checked(path: Path, card: ModelCard) -> bytes:
+
+@dataclass(frozen=True)
+class _Purpose:
+    """What a file is, and what cannot be without it."""
+
+    name: str
+    loss: str
+
+
+def _read_checked(path: Path, sha256: str, purpose: _Purpose) -> bytes:
     try:
-        weights = path.read_bytes()
+        content = path.read_bytes()
     except OSError as error:
         raise CouplerError(
-            f"The weights {path} cannot be read ({error.strerror}), so version {card.version} cannot answer. "
+            f"The {purpose.name} {path} cannot be read ({error.strerror}), so {purpose.loss}. "
             "Restore the file, or delete its card to forget the version."
         ) from error
-    if hashlib.sha256(weights).hexdigest() != card.sha256:
+    if hashlib.sha256(content).hexdigest() != sha256:
         raise CouplerError(
-            f"The weights {path} are not those that were registered: their sha256 differs from the card's, and a "
-            "damaged model must not answer. Restore the file, or delete it and its card."
+            f"The {purpose.name} {path} is not what was registered: its sha256 differs from the card's, so "
+            f"{purpose.loss}. Restore the file, or delete it and its card."
         )
-    return weights
+    return content

@@ -1,22 +1,48 @@
-"""The samples of a run on disk: few large segments, each complete or absent."""
+"""Samples: elements with their truth, where in the run they come from, and why their truth was computed."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from coupler.atomic import replacing
-from coupler.errors import CouplerError, FieldMismatch
-from coupler.field import Field
-from coupler.learning.draws import element_draws
-from coupler.operator import Signature
+from coupler.records import Reason
 
-_COLUMNS = ("inputs", "dt", "truth", "step", "call", "ids", "reason")
-_THINNING = 0x7417
+COLUMNS = ("inputs", "dt", "truth", "step", "call", "ids", "reason")
+"""The names of a batch's columns."""
+
+# Neither the inputs nor the answer of an element had a say in these. BUDGET is not among them: it is what remains of
+# a step once the doubtful elements have got reasons of their own.
+_UNSELECTED = (
+    Reason.AUDIT,
+    Reason.TIMEOUT,
+    Reason.SERVER_LOST,
+    Reason.NO_MODEL,
+    Reason.PHYSICS,
+    Reason.SWITCHED_OFF,
+)
+_IS_UNSELECTED = np.isin(np.arange(len(Reason)), _UNSELECTED)
+
+
+def unselected(reasons: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Say whose truth was computed whatever the element is like: they stand for all decisions of their step.
+
+    The others are what a model could not answer. They are good to learn from, and useless to judge on: of an answer
+    that is nearly always right they show the exceptions only.
+
+    Parameters
+    ----------
+    reasons : ndarray (n,) of uint8
+        A :class:`coupler.records.Reason` each.
+
+    Returns
+    -------
+    ndarray (n,) of bool
+
+    Collective: no.
+    """
+    chosen: NDArray[np.bool_] = _IS_UNSELECTED[reasons]
+    return chosen
 
 
 @dataclass(frozen=True)
@@ -46,7 +72,7 @@ class SampleBatch:
     reason: NDArray[np.uint8]
 
     def __post_init__(self) -> None:
-        lengths = {name: len(getattr(self, name)) for name in _COLUMNS}
+        lengths = {name: len(getattr(self, name)) for name in COLUMNS}
         assert len(set(lengths.values())) == 1, f"columns of one batch differ in length: {lengths}"
 
     def __len__(self) -> int:
@@ -54,144 +80,17 @@ class SampleBatch:
 
     def take(self, rows: NDArray[np.intp] | NDArray[np.bool_]) -> "SampleBatch":
         """Give the samples of these rows, in this order."""
-        return SampleBatch(**{name: getattr(self, name)[rows] for name in _COLUMNS})
+        return SampleBatch(**{name: getattr(self, name)[rows] for name in COLUMNS})
+
+    def sorted_once(self) -> "SampleBatch":
+        """Give the samples in the order of (step, call, id), each element once."""
+        order = np.lexsort((self.ids, self.call, self.step))
+        keys = np.stack([self.step, self.call, self.ids])[:, order]
+        first = np.ones(len(self), dtype=np.bool_)
+        first[1:] = (keys[:, 1:] != keys[:, :-1]).any(axis=0)
+        return self.take(order[first])
 
     @staticmethod
     def join(batches: Sequence["SampleBatch"]) -> "SampleBatch":
         """Put batches one after another; there must be at least one."""
-        return SampleBatch(**{name: np.concatenate([getattr(batch, name) for batch in batches]) for name in _COLUMNS})
-
-
-class SampleStore:
-    """All samples of one operator in one folder, one HDF5 segment per :meth:`append`.
-
-    Parameters
-    ----------
-    folder : Path
-        The run's ``samples`` folder; made if missing. One process appends, any may read.
-    operator : str
-        Name of the operator, the first part of the file names.
-    signature : Signature
-        Its columns: names and units are written into every segment, and names are compared when one is read.
-    """
-
-    def __init__(self, folder: Path, operator: str, signature: Signature) -> None:
-        self._folder = folder
-        self._operator = operator
-        self._signature = signature
-        folder.mkdir(parents=True, exist_ok=True)
-
-    def append(self, batch: SampleBatch) -> Path:
-        """Write a batch as a new segment; readers see all of it or nothing.
-
-        Parameters
-        ----------
-        batch : SampleBatch
-            At least one sample; call it once per training round, so that files stay few and large.
-
-        Returns
-        -------
-        Path
-            The segment.
-
-        Collective: no; one process of the run calls it.
-        """
-        assert len(batch) > 0, "an empty segment would say nothing"
-        number = max(self._segments(), default=0) + 1
-        path = self._path(number)
-        with replacing(path) as temporary, h5py.File(temporary, "w") as file:
-            for name in _COLUMNS:
-                # The checksum finds what a disk lost; a truncated file HDF5 refuses by itself.
-                file.create_dataset(name, data=getattr(batch, name), chunks=True, fletcher32=True)
-            file.attrs["operator"] = self._operator
-            for name, columns in self._columns().items():
-                file[name].attrs["names"] = [column.name for column in columns]
-                file[name].attrs["units"] = [column.unit for column in columns]
-        return path
-
-    def read(self, *, newest: int, until: int | None = None) -> SampleBatch:
-        """Read the newest samples, in an order that does not depend on how they came.
-
-        Parameters
-        ----------
-        newest : int
-            Most samples to read. Of the oldest step that fits in part only, elements are drawn by hash, so that
-            no region of the mesh is preferred.
-        until : int, optional
-            Last time step that counts: a resumed run must not learn from its own future.
-
-        Returns
-        -------
-        SampleBatch
-            Sorted by (step, call, id), each element once.
-
-        Raises
-        ------
-        CouplerError
-            If there is no segment, or one is truncated, damaged or of another operator; the sentence names the file.
-
-        Collective: no.
-        """
-        segments: list[SampleBatch] = []
-        for number in sorted(self._segments(), reverse=True):
-            segment = self._read_segment(self._path(number))
-            segments.append(segment if until is None else segment.take(segment.step <= until))
-            # A resumed run writes elements again that it had written before it was killed.
-            segments = [_sorted_once(SampleBatch.join(segments))]
-            if len(segments[0]) >= newest:
-                break
-        if not segments:
-            raise CouplerError(
-                f'There are no samples of "{self._operator}" in {self._folder}, so nothing can be learned: '
-                "check learning.mode and learning.renewal, or the path."
-            )
-        return _newest(segments[0], newest)
-
-    def _columns(self) -> dict[str, tuple[Field, ...]]:
-        return {"inputs": self._signature.inputs, "truth": self._signature.outputs}
-
-    def _path(self, number: int) -> Path:
-        return self._folder / f"{self._operator}-{number:05d}.h5"
-
-    def _segments(self) -> list[int]:
-        pattern = re.compile(rf"{re.escape(self._operator)}-(\d{{5,}})\.h5")
-        matches = (pattern.fullmatch(path.name) for path in self._folder.iterdir())
-        return [int(match.group(1)) for match in matches if match]
-
-    def _read_segment(self, path: Path) -> SampleBatch:
-        try:
-            with h5py.File(path, "r") as file:
-                for name, columns in self._columns().items():
-                    _check_columns(path, name, [str(item) for item in file[name].attrs["names"]], columns)
-                return SampleBatch(**{name: file[name][...] for name in _COLUMNS})
-        except (OSError, KeyError, AttributeError) as error:
-            raise CouplerError(
-                f"The samples {path} cannot be read ({error}): the file is truncated, damaged or was not written by "
-                "coupler, and training without it would silently be another training. Restore it, or delete it to go "
-                "on without its samples."
-            ) from error
-
-
-def _check_columns(path: Path, kind: str, names: list[str], columns: tuple[Field, ...]) -> None:
-    expected = [column.name for column in columns]
-    if names != expected:
-        raise FieldMismatch(
-            f"The samples {path} hold {kind} {', '.join(names)}, but the operator has {', '.join(expected)}: they "
-            "belong to another operator. Give the run a folder of its own."
-        )
-
-
-def _sorted_once(batch: SampleBatch) -> SampleBatch:
-    order = np.lexsort((batch.ids, batch.call, batch.step))
-    keys = np.stack([batch.step, batch.call, batch.ids])[:, order]
-    first = np.ones(len(batch), dtype=np.bool_)
-    first[1:] = (keys[:, 1:] != keys[:, :-1]).any(axis=0)
-    return batch.take(order[first])
-
-
-def _newest(batch: SampleBatch, count: int) -> SampleBatch:
-    if len(batch) <= count:
-        return batch
-    draws = element_draws(batch.step, batch.call, batch.ids, purpose=_THINNING)
-    chosen = np.lexsort((draws, batch.step))[len(batch) - count :]
-    return batch.take(np.sort(chosen))
+        return SampleBatch(**{name: np.concatenate([getattr(batch, name) for batch in batches]) for name in COLUMNS})

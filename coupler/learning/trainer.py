@@ -11,16 +11,19 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from coupler import plugin
+from coupler.controller.policies import HeldOut
 from coupler.learning.calibration import risk_controlled_threshold
-from coupler.learning.draws import element_draws
+from coupler.learning.clusters import find_regions
+from coupler.learning.introduction import ModelIntroduction
 from coupler.learning.registry import ModelCard, Registry
-from coupler.learning.samples import SampleBatch, SampleStore
+from coupler.learning.reservoir import Reservoir, Selection
+from coupler.learning.samples import SampleBatch
+from coupler.learning.store import SampleStore
 from coupler.operator import Signature
 from coupler.surrogate import Samples, Surrogate
 
-# An element is on the same side in every round, so that no incumbent is judged on what it has learned.
-_HELD_OUT_SHARE = 0.1
-_HELD_OUT = 0x401D
+# Fewer say little of the next thousand decisions; the outcome says how many there were.
+_FEW_JUDGED = 50
 _CHUNK_ROWS = 1024
 # The trained range is a little wider than what was seen, or the next step would leave it at once.
 _MARGIN = 0.02
@@ -40,7 +43,11 @@ class TrainingTask(BaseModel):
     samples, models : str
         The run's folders of samples and models.
     capacity : int
-        Samples to use, the newest ones.
+        Most samples to learn from.
+    anchors, recent : float
+        Shares of them, see :class:`~coupler.learning.reservoir.Reservoir`.
+    regions : int
+        Most regions to divide the inputs into for the controller; 0 for none.
     seed : int
         Seed of everything random.
     seconds : float or None
@@ -51,6 +58,8 @@ class TrainingTask(BaseModel):
         Time step at which the training begins; samples of later steps are not used.
     incumbent : int or None
         Version that answers now: where the training starts from, and what the candidate must beat.
+    resumable : int or None
+        Step from which the run may be resumed: what trainings after it will use stays on disk, too.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -62,12 +71,16 @@ class TrainingTask(BaseModel):
     samples: str
     models: str
     capacity: int
+    anchors: float = 0.1
+    recent: float = 0.5
+    regions: int = 8
     seed: int
     seconds: float | None
     cap: float
     target: float
     step: int
     incumbent: int | None
+    resumable: int | None = None
 
 
 class TrainingOutcome(BaseModel):
@@ -96,11 +109,19 @@ class TrainingOutcome(BaseModel):
 
 @dataclass(frozen=True)
 class _Judgement:
-    """Scores, errors in units of tolerance, and mean capped error on the held-out elements."""
+    """A version's answers to held-out elements, and their mean capped error."""
 
-    score: NDArray[np.float64]
-    error: NDArray[np.float64]
+    held_out: HeldOut
     loss: float
+
+
+@dataclass(frozen=True)
+class _Trained:
+    """What a candidate was trained and judged on, how it did, and how long its fit took [s]."""
+
+    chosen: Selection
+    judged: _Judgement
+    seconds: float
 
 
 def train(task: TrainingTask) -> TrainingOutcome:
@@ -124,12 +145,10 @@ def train(task: TrainingTask) -> TrainingOutcome:
     """
     start = time.perf_counter()
     signature = Signature.from_json(task.signature)
-    batch = SampleStore(Path(task.samples), task.operator, signature).read(newest=task.capacity, until=task.step)
-    batch = batch.take(np.isfinite(np.concatenate([batch.inputs, batch.truth], axis=1)).all(axis=1))
-    held_out = element_draws(batch.step, batch.call, batch.ids, purpose=_HELD_OUT) < _HELD_OUT_SHARE
-    training, judging = _samples(batch.take(~held_out)), _samples(batch.take(held_out))
+    chosen = _choose(task, signature)
+    training, judging = _samples(chosen.training), _samples(chosen.judging)
     if not len(training) or not len(judging):
-        return _outcome(start, f"{len(batch)} samples are too few to train on some and judge on others")
+        return _outcome(start, f"{len(training)} samples to train on and {len(judging)} to judge on are too few")
     registry = Registry(Path(task.models))
     incumbent = None if task.incumbent is None else registry.load(registry.card(task.operator, task.incumbent))
     before = None if incumbent is None else _judge(incumbent, judging, task.cap)
@@ -138,13 +157,18 @@ def train(task: TrainingTask) -> TrainingOutcome:
     candidate.fit(training, seed=task.seed, seconds=task.seconds)
     fit_seconds = time.perf_counter() - fit_start
     after = _judge(candidate, judging, task.cap)
+    few = f"; only {len(judging)} held-out elements could tell" if len(judging) < _FEW_JUDGED else ""
     if before is not None and after.loss >= before.loss:
-        said = f"the candidate's loss {after.loss:.3g} is not below the incumbent's {before.loss:.3g}"
+        said = f"the candidate's loss {after.loss:.3g} is not below the incumbent's {before.loss:.3g}{few}"
         return _outcome(start, said, candidate_loss=after.loss, incumbent_loss=before.loss)
-    card = registry.register(candidate, _facts(task, batch, len(training), after, fit_seconds))
+    card = _register(task, registry, candidate, _Trained(chosen, after, fit_seconds))
     said = f"version {card.version} has a loss of {after.loss:.3g}" + (f", before {before.loss:.3g}" if before else "")
     return _outcome(
-        start, said, candidate=card, candidate_loss=after.loss, incumbent_loss=None if before is None else before.loss
+        start,
+        said + few,
+        candidate=card,
+        candidate_loss=after.loss,
+        incumbent_loss=None if before is None else before.loss,
     )
 
 
@@ -181,6 +205,17 @@ def trained_range(signature: Signature, inputs: NDArray[np.float64]) -> NDArray[
     return ends
 
 
+def _choose(task: TrainingTask, signature: Signature) -> Selection:
+    """Choose the samples of this round, and let go of those that no round will use any more."""
+    store = SampleStore(Path(task.samples), task.operator, signature)
+    history, reservoir = store.read(), Reservoir(task.capacity, task.anchors, task.recent)
+    ready_for = (task.step,) if task.resumable is None else (task.step, task.resumable)
+    needed = reservoir.needed(history.samples, began_until=history.began_until, until=ready_for)
+    if needed.any():
+        store.compact(history, history.samples.take(needed))
+    return reservoir.select(history.samples, began_until=history.began_until, until=task.step)
+
+
 def _starting_point(task: TrainingTask, registry: Registry, signature: Signature) -> Surrogate:
     """Copy the incumbent; start afresh if there is none or the case asks for another kind now."""
     if task.incumbent is not None:
@@ -199,25 +234,37 @@ def _judge(surrogate: Surrogate, samples: Samples, cap: float) -> _Judgement:
             prediction = surrogate.predict(torch.from_numpy(samples.inputs[rows]), torch.from_numpy(samples.dt[rows]))
             mean[rows], score[rows] = prediction.mean.numpy(), prediction.score.numpy()
     error = surrogate.signature.error(mean, samples.truth)
-    return _Judgement(score, error, float(np.minimum(error / cap, 1.0).mean()))
+    error = np.where(np.isnan(error), np.inf, error)  # what is no number is as wrong as can be
+    return _Judgement(HeldOut(samples.inputs, score, error), float(np.minimum(error / cap, 1.0).mean()))
 
 
-def _facts(task: TrainingTask, batch: SampleBatch, samples: int, judged: _Judgement, seconds: float) -> dict[str, Any]:
-    threshold = risk_controlled_threshold(judged.score, judged.error, cap=task.cap, target=task.target)
-    lower, upper = trained_range(Signature.from_json(task.signature), batch.inputs)
+def _register(task: TrainingTask, registry: Registry, candidate: Surrogate, trained: _Trained) -> ModelCard:
+    anchors = trained.chosen.anchors
+    facts = _facts(task, trained.chosen, trained.judged) | {
+        "anchor_loss": _judge(candidate, _samples(anchors), task.cap).loss if len(anchors) else None,
+        "seconds": trained.seconds,
+    }
+    regions = find_regions(trained.chosen.training.inputs, most=task.regions, seed=task.seed)
+    return registry.register(candidate, facts, ModelIntroduction(trained.judged.held_out, regions))
+
+
+def _facts(task: TrainingTask, chosen: Selection, judged: _Judgement) -> dict[str, Any]:
+    score, error = judged.held_out.score, judged.held_out.error
+    threshold = risk_controlled_threshold(score, error, cap=task.cap, target=task.target)
+    seen = SampleBatch.join([chosen.training, chosen.judging])
+    lower, upper = trained_range(Signature.from_json(task.signature), seen.inputs)
     return {
         "operator": task.operator,
         "surrogate": task.surrogate,
         "params": task.params,
         "step": task.step,
-        "samples": samples,
+        "samples": len(chosen.training),
         "range_lower": tuple(lower.tolist()),
         "range_upper": tuple(upper.tolist()),
-        "range_dt": (float(batch.dt.min()), float(batch.dt.max())),
+        "range_dt": (float(seen.dt.min()), float(seen.dt.max())),
         "threshold": threshold,
         "holdout_loss": judged.loss,
-        "holdout_accepted": float(np.mean(judged.score < threshold)),
-        "seconds": seconds,
+        "holdout_accepted": float(np.mean(score < threshold)),
     }
 
 

@@ -16,7 +16,7 @@ class TrainingTrigger:
     growth : float
         Share of the buffer that must be new before the next training, in (0, 1].
     capacity : int
-        Samples the buffer holds, the newest ones.
+        Samples the buffer holds.
     """
 
     first: int
@@ -43,16 +43,42 @@ class TrainingTrigger:
         return available - trained_on >= growth * min(available, self.capacity)
 
 
-def keep_share(labelled: int, *, capacity: int, steps: int) -> float:
-    """Share of the truth-labelled elements to keep, so that the buffer is renewed once in so many steps.
+# Of what is kept per step, so much may be unselected before the rest is cut: a model is judged on nothing else.
+_UNSELECTED_SHARE = 0.5
 
-    More would push samples out of the buffer before a training has seen them, and fill the disk with neighbours that
-    say the same.
+
+@dataclass(frozen=True)
+class KeepShares:
+    """Which shares of the truth's answers to keep as samples, each in [0, 1].
 
     Parameters
     ----------
-    labelled : int
-        Elements per step whose truth is computed, over all ranks.
+    unselected : float
+        Of those computed whatever the element was like: audits, and everything where no model answered.
+    selected : float
+        Of those computed because a model could not answer.
+    """
+
+    unselected: float
+    selected: float
+
+    @property
+    def largest(self) -> float:
+        """The larger of the two."""
+        return max(self.unselected, self.selected)
+
+
+def keep_shares(unselected: int, selected: int, *, capacity: int, steps: int) -> KeepShares:
+    """Say which shares to keep, so that the buffer is renewed once in so many steps.
+
+    More would push samples out of the buffer before a training has seen them, and fill the disk with neighbours that
+    say the same. Audits are few beside what a model could not answer, and the only ones that tell how good it is: they
+    go first, up to half of what is kept.
+
+    Parameters
+    ----------
+    unselected, selected : int
+        Elements per step whose truth is computed, over all ranks, of either kind.
     capacity : int
         Samples the buffer holds.
     steps : int
@@ -60,9 +86,15 @@ def keep_share(labelled: int, *, capacity: int, steps: int) -> float:
 
     Returns
     -------
-    float
-        In (0, 1]; 1 where everything fits.
+    KeepShares
+        1 where everything fits.
 
     Collective: no.
     """
-    return min(1.0, capacity / (steps * labelled)) if labelled > 0 else 1.0
+    room = capacity / steps
+    first = _share(max(_UNSELECTED_SHARE * room, room - selected), unselected)
+    return KeepShares(first, _share(room - first * unselected, selected))
+
+
+def _share(room: float, elements: int) -> float:
+    return min(1.0, room / elements) if elements > 0 else 1.0

@@ -15,6 +15,7 @@ from coupler.errors import ConfigError
 from coupler.exchange.guard import Guard
 from coupler.learning.registry import Registry
 from coupler.records import Rows
+from coupler.routine import Routine
 from coupler.serving.agreement import load_as_agreed
 from coupler.serving.cuda import PageLock
 from coupler.serving.predictor import Predictor, choose_device
@@ -106,6 +107,11 @@ class Models:
         with self._answering if self._device.type == "cuda" else nullcontext():
             load_as_agreed(predictor, self._registry, card)
         _log.info("%s, version %d: %s", card.operator, version, predictor.choices[version].sentence)
+
+    def routines(self) -> dict[tuple[int, int], Routine]:
+        """Give the operators and versions that compiled code can ask without coming here, and how."""
+        numbered = enumerate(self._predictors)
+        return {(index, version): found for index, each in numbered for version, found in each.routines.items()}
 
     def answer(self, operator: int, version: int, parts: Sequence[Rows]) -> float:
         """Answer a batch in place and give the seconds it took; what the model cannot answer becomes NaN.

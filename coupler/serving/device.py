@@ -9,7 +9,6 @@ import os
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from functools import partial
 from typing import Protocol
 
 import llvmlite.binding
@@ -17,10 +16,10 @@ import torch
 
 from coupler.errors import PluginError
 from coupler.records import Rows
-from coupler.serving.batches import cut
 from coupler.serving.crew import Crew
 from coupler.serving.eager import CHUNK_ROWS, Shape, TorchForm
-from coupler.surrogate import Forward, Prediction, Surrogate
+from coupler.serving.fusedform import FusedForm
+from coupler.surrogate import Prediction, Surrogate
 
 Answerer = Callable[[Sequence[Rows]], None]
 """``answerer(parts)`` answers every part in place."""
@@ -29,8 +28,6 @@ Answerer = Callable[[Sequence[Rows]], None]
 EAGER_BUCKETS = (16, 128, 512, CHUNK_ROWS)
 # The compiler makes code for each size, which takes it a while.
 _COMPILED_BUCKETS = (128, CHUNK_ROWS)
-# Fewer rows than this are not worth waking a thread for; so many pieces per thread even out what they cost.
-_LEAST_DEALT, _MOST_DEALT, _PIECES_PER_THREAD = 512, 4096, 4
 # Processors multiply bfloat16 by one of these.
 _BF16_FEATURES = ("avx512bf16", "amx-bf16", "bf16")
 
@@ -102,7 +99,7 @@ class CpuDevice:
             forward = surrogate.fused()
             if forward is None:
                 raise PluginError(f"{name} has no fused form: its method `fused` gives none.")
-            return partial(_answer_fused, forward, self._crew)
+            return FusedForm(forward, self._crew)
         if form == "eager":
             return self._torch(surrogate, surrogate.predict, EAGER_BUCKETS, samples)
         if form == "bf16":
@@ -128,16 +125,6 @@ class CpuDevice:
         form = TorchForm(predict, shape, torch.device("cpu"), self._crew, precision)
         form.use_buckets(buckets, samples)
         return form
-
-
-def _answer_fused(forward: Forward, crew: Crew, parts: Sequence[Rows]) -> None:
-    total = sum(len(part.inputs) for part in parts) if crew.threads > 1 else 0
-    if total < 2 * _LEAST_DEALT:
-        for part in parts:
-            forward(part.inputs, part.dt, part.mean, part.score)
-        return
-    rows = min(max(total // (_PIECES_PER_THREAD * crew.threads), _LEAST_DEALT), _MOST_DEALT)
-    crew.deal(lambda piece: forward(*piece), [piece for part in parts for piece in cut(part, rows)])
 
 
 def _bfloat16() -> AbstractContextManager[object]:

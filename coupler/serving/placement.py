@@ -32,7 +32,7 @@ class CoreMap:
     cores: frozenset[int]
 
     @property
-    def oversubscribed(self) -> bool:
+    def crowded(self) -> bool:
         """Whether ranks and server together are more than the cores."""
         return len(self.ranks) + 1 > len(self.cores)
 

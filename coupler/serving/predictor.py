@@ -9,10 +9,12 @@ import torch
 from coupler.errors import ConfigError, PluginError
 from coupler.learning.registry import ModelCard
 from coupler.records import Rows
+from coupler.routine import Routine
 from coupler.serving.cuda import CudaDevice
 from coupler.serving.device import Answerer, CpuDevice, Device
 from coupler.serving.eager import CHUNK_ROWS
 from coupler.serving.forms import FormChoice, choose_form, sample_rows
+from coupler.serving.fusedform import FusedForm
 from coupler.surrogate import Surrogate
 
 __all__ = ["CHUNK_ROWS", "Predictor", "choose_device"]
@@ -65,6 +67,12 @@ class Predictor:
     def choices(self) -> Mapping[int, FormChoice]:
         """What was measured and chosen for every loaded version."""
         return {version: loaded.choice for version, loaded in self._versions.items()}
+
+    @property
+    def routines(self) -> Mapping[int, Routine]:
+        """Versions that compiled code can ask without coming here, and how."""
+        forms = ((version, loaded.answerer) for version, loaded in list(self._versions.items()))
+        return {version: form.routine for version, form in forms if isinstance(form, FusedForm) and form.routine}
 
     def load(
         self, version: int, surrogate: Surrogate, card: ModelCard | None = None, *, form: str | None = None

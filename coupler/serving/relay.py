@@ -103,12 +103,22 @@ class Relay:
         Folder of the registry, for the log beside it.
     cores : tuple of int
         Where to run.
+    crowded : bool
+        Whether the node has more ranks and servers than cores.
     """
 
-    def __init__(self, address: ArenaAddress, servers: Sequence[Any], models: str, cores: tuple[int, ...]) -> None:
+    def __init__(
+        self,
+        address: ArenaAddress,
+        servers: Sequence[Any],
+        models: str,
+        cores: tuple[int, ...],
+        crowded: bool = False,
+    ) -> None:
         os.sched_setaffinity(0, cores)
         check_folder(Path(models))
         self._arena = Arena.attach(address)
+        self._arena.crowded[0] = crowded
         self._desk = Desk(self._arena)
         self._lines = deque(_Line(server) for server in servers)
         _log.addHandler(logging.FileHandler(Path(models).parent / "server.log", delay=True))

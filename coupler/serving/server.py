@@ -32,11 +32,14 @@ class Server:
         What answers.
     cores : tuple of int
         Where to run.
+    crowded : bool
+        Whether the node has more ranks and servers than cores.
     """
 
-    def __init__(self, address: ArenaAddress, plan: ModelPlan, cores: tuple[int, ...]) -> None:
+    def __init__(self, address: ArenaAddress, plan: ModelPlan, cores: tuple[int, ...], crowded: bool = False) -> None:
         self._models = Models(plan, cores)
         self._arena = Arena.attach(address)
+        self._arena.crowded[0] = crowded
         self._desk = Desk(self._arena, mapped=self._models.adopt)
         self._threads = plan.threads
         self._arena.server_pid[0] = os.getpid()
@@ -48,9 +51,10 @@ class Server:
     def load(self, operator: int, version: int) -> None:
         """Load a version from the registry; ranks may ask for it once this has returned."""
         self._models.load(operator, version)
+        self._desk.learn(self._models.routines())
 
     def serve(self) -> None:
-        """Answer whoever is ready, one forward per operator and version, until the arena says stop.
+        """Answer whoever is ready until the arena says stop: what needs Python in one forward per operator and version.
 
         If that ever fails the process ends with it: the ranks watch the process, and go on without it at once.
         """

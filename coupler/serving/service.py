@@ -148,12 +148,13 @@ class Service:
     def _start_server(self, place: RayNode, node: NodePlan) -> Any:
         from coupler.serving.server import Server
 
-        return self._actor(Server, place, node.arena, self._plan.models, _cores(node), threads=2)
+        return self._actor(Server, place, node.arena, self._plan.models, _cores(node), node.cores.crowded, threads=2)
 
     def _start_relay(self, place: RayNode, node: NodePlan, asked: Sequence[Any]) -> Any:
         from coupler.serving.relay import Relay
 
-        return self._actor(Relay, place, node.arena, asked, self._plan.models.models, _cores(node), threads=2)
+        models, crowded = self._plan.models.models, node.cores.crowded
+        return self._actor(Relay, place, node.arena, asked, models, _cores(node), crowded, threads=2)
 
     def _start_trainer(self, place: RayNode, servers: Sequence[Any]) -> Any:
         from coupler.serving.training import TrainingActor

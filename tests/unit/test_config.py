@@ -114,6 +114,12 @@ def test_an_unknown_key_is_named_with_its_place_and_the_nearest(folder: Path, te
         ("[controller]\nmode = 'off'", "case.toml:2: controller.mode = 'off': input should be 'physics', 'shadow',"),
         ("kernel = 3", "case.toml:1: kernel = 3: input should be a valid dictionary"),
         ("[[run]]\nsteps = 3", "case.toml:1: run = [{'steps': 3}]: input should be a valid dictionary"),
+        (
+            "[learning]\nanchors = 0.4\nrecent = 0.8",
+            "case.toml: learning.anchors = 0.4 and learning.recent = 0.8 are shares of one buffer and come to 1.2",
+        ),
+        ("[learning]\nanchors = 1.0", "case.toml:2: learning.anchors = 1.0: input should be less than 1."),
+        ("[learning]\nrecent = 0.0", "case.toml:2: learning.recent = 0.0: input should be greater than 0."),
         ("[controller]\ntwin_every = -1", "case.toml:2: controller.twin_every = -1: input should be greater than or"),
         ("[controller]\ntwin_steps = 0", "case.toml:2: controller.twin_steps = 0: input should be greater than or"),
         (

@@ -118,6 +118,7 @@ def test_more_processes_than_cores_are_noted_with_a_number_that_fits() -> None:
 
     assert found.status == "note"
     assert "mpirun -n 1" in found.advice
+    assert "--set exchange.transport=inprocess" in found.advice
 
 
 def test_a_quota_below_the_cores_is_what_counts() -> None:

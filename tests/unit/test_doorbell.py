@@ -145,6 +145,15 @@ def test_patience_follows_the_waits_and_forgets_a_long_silence(arena: Arena) -> 
     assert patience.expected < 10e-3
 
 
+def test_where_there_are_more_processes_than_cores_nobody_ever_yields(arena: Arena) -> None:
+    patience = Patience(crowded=True)
+
+    for _ in range(40):
+        wait_for_change(arena.bell, 0, 1e-4, patience)
+
+    assert not patience.yields
+
+
 def test_a_waiter_whose_core_is_shared_sleeps_at_once(arena: Arena) -> None:
     patience, cores = Patience(), os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(cores)})

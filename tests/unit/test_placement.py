@@ -33,11 +33,9 @@ def test_services_get_the_cores_no_rank_is_bound_to(ranks: list[frozenset[int]],
     assert plan(ranks, FOUR).services == services
 
 
-@pytest.mark.parametrize(("count", "oversubscribed"), [(1, False), (3, False), (4, True), (9, True)])
-def test_a_node_is_oversubscribed_once_ranks_and_server_are_more_than_the_cores(
-    count: int, oversubscribed: bool
-) -> None:
-    assert plan([FOUR] * count, FOUR).oversubscribed is oversubscribed
+@pytest.mark.parametrize(("count", "crowded"), [(1, False), (3, False), (4, True), (9, True)])
+def test_a_node_is_crowded_once_ranks_and_server_are_more_than_the_cores(count: int, crowded: bool) -> None:
+    assert plan([FOUR] * count, FOUR).crowded is crowded
 
 
 sets = st.frozensets(st.integers(0, 7), min_size=1)

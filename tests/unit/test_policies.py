@@ -174,7 +174,7 @@ def test_a_policy_of_the_users_own_is_named_by_module_and_class() -> None:
     ("name", "params", "kind", "words"),
     [
         ("budgett", {}, ConfigError, 'Did you mean "budget"'),
-        ("static", {"treshold": 1.0}, PluginError, 'Did you mean "threshold"'),
+        ("static", {"thresholds": 1.0}, PluginError, 'Did you mean "threshold"'),
         ("static", {"threshold": -1.0}, PluginError, "scores are not negative"),
         ("random", {"share": 1.5}, PluginError, "between 0 and 1"),
         ("proxima", {"window": 0}, PluginError, "above 0"),

@@ -103,6 +103,12 @@ def test_numbers_of_more_regions_than_a_version_has_are_not_looked_at() -> None:
     assert after.raised == (False,)
 
 
+def test_a_step_of_another_version_says_nothing_of_this_one() -> None:
+    alarms = Alarms(LEVEL, RATE).renewed(3)
+
+    assert alarms.after(np.zeros((0, REGION_NUMBERS), np.int64)) == alarms
+
+
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.tuples(st.floats(-2, 2), st.floats(-20, 20), st.floats(0, 50)), max_size=40), st.integers(0, 40))
 def test_it_does_not_matter_which_rank_saw_an_audit(rows: list[tuple[float, float, float]], cut: int) -> None:

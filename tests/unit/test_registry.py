@@ -4,11 +4,15 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+from coupler.controller.policies import HeldOut
+from coupler.controller.regions import Regions
 from coupler.errors import CouplerError, PluginError
 from coupler.field import Field
+from coupler.learning.introduction import ModelIntroduction
 from coupler.learning.registry import ModelCard, Registry
 from coupler.models.mlp_ensemble import MLPEnsemble
 from coupler.operator import Signature
@@ -155,3 +159,82 @@ def test_a_card_is_plain_json(tmp_path: Path) -> None:
 
     assert Signature.from_json(data["signature"]) == SIGNATURE
     assert data["sha256"] == card.sha256
+
+
+def _introduction(rows: int = 5, regions: int = 3) -> ModelIntroduction:
+    random = np.random.default_rng(0)
+    return ModelIntroduction(
+        HeldOut(random.random((rows, 1)), random.random(rows), random.random(rows)),
+        Regions(random.random((regions, 1)), np.array([2.0])),
+    )
+
+
+@pytest.mark.parametrize(("rows", "regions"), [(5, 3), (1, 1), (0, 0)])
+def test_an_introduction_is_read_again_bit_by_bit(tmp_path: Path, rows: int, regions: int) -> None:
+    told = _introduction(rows, regions)
+
+    card = Registry(tmp_path).register(_surrogate(), _facts(), told)
+    known = Registry(tmp_path).introduction(Registry(tmp_path).card("reaction", 1))
+
+    assert (tmp_path / "reaction-v0001.introduction.safetensors").is_file()
+    assert card.introduction is not None
+    assert Registry(tmp_path).versions("reaction") == [1]
+    for one, other in zip((*told.held_out, *told.regions), (*known.held_out, *known.regions), strict=True):
+        assert one.dtype == other.dtype == np.float64
+        np.testing.assert_array_equal(one, other)
+
+
+def test_of_a_card_without_introduction_nothing_is_known(tmp_path: Path) -> None:
+    card = _registered(tmp_path)
+
+    known = Registry(tmp_path).introduction(card)
+
+    assert known.held_out.inputs.shape == (0, 1)
+    assert len(known.held_out.score) == len(known.held_out.error) == 0
+    assert known.regions.centres.shape == (0, 1)
+
+
+def test_a_card_from_before_there_were_introductions_is_read(tmp_path: Path) -> None:
+    card = _registered(tmp_path)
+    path = tmp_path / "reaction-v0001.json"
+    data = json.loads(path.read_text())
+    del data["introduction"], data["anchor_loss"]
+    path.write_text(json.dumps(data))
+
+    assert Registry(tmp_path).card("reaction", 1) == card
+
+
+@pytest.mark.parametrize("damage", ["missing", "flipped", "truncated"])
+def test_a_missing_or_damaged_introduction_is_named(tmp_path: Path, damage: str) -> None:
+    card = Registry(tmp_path).register(_surrogate(), _facts(), _introduction())
+    path = tmp_path / "reaction-v0001.introduction.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(bytes(content if damage == "flipped" else content[:20]))
+    if damage == "missing":
+        path.unlink()
+
+    with pytest.raises(CouplerError, match=r"reaction-v0001\.introduction\.safetensors.*judged on"):
+        Registry(tmp_path).introduction(card)
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        ModelIntroduction(HeldOut(np.ones((2, 1)), np.ones(3), np.ones(2)), Regions.none(1)),
+        ModelIntroduction(HeldOut(np.ones((2, 1)), np.ones(2), np.ones(2)), Regions.none(2)),
+        ModelIntroduction.empty(2),
+    ],
+    ids=["lengths differ", "columns differ", "another operator"],
+)
+def test_an_introduction_that_does_not_fit_is_named(tmp_path: Path, told: ModelIntroduction) -> None:
+    card = Registry(tmp_path).register(_surrogate(), _facts(), told)
+
+    with pytest.raises(CouplerError, match="cannot be understood"):
+        Registry(tmp_path).introduction(card)
+
+
+@pytest.mark.parametrize("content", [b"", b"not safetensors at all"])
+def test_bytes_that_are_no_introduction_are_refused(content: bytes) -> None:
+    with pytest.raises(ValueError, match="eader"):
+        ModelIntroduction.from_bytes(content)

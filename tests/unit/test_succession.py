@@ -8,12 +8,13 @@ import pytest
 from numpy.typing import NDArray
 
 from coupler.clock import Stopwatch
-from coupler.controller import Controller
+from coupler.controller import Controller, HeldOut
 from coupler.controller.regions import Regions
 from coupler.coupling.counts import Counts
 from coupler.coupling.route import Route
 from coupler.coupling.succession import Succession
 from coupler.exchange import InProcessTransport, SlotShape
+from coupler.learning.introduction import ModelIntroduction
 from coupler.learning.registry import ModelCard
 from coupler.operator import Operator
 from coupler.records import Event, EventKind, Reason, Rows
@@ -65,7 +66,8 @@ class Stage:
         )
         shape = SlotShape(0, ELEMENTS, 1, 1)
         self.route.transport = InProcessTransport(shape, self.cast.predict, lambda version: None)
-        self.succession = Succession(0, self.route, MOST)
+        nothing = ModelIntroduction(HeldOut(np.empty((0, 1)), np.empty(0), np.empty(0)), Regions.none(1))
+        self.succession = Succession(0, self.route, MOST, lambda card: nothing)
         self.step = 0
         self.events: list[Event] = []
         self._late: tuple[Counts, object] | None = None

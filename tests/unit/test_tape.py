@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from coupler.errors import CouplerError, FieldMismatch
 from coupler.field import Field
-from coupler.learning.samples import SampleStore
+from coupler.learning.store import SampleStore
 from coupler.learning.trainer import TrainingOutcome, TrainingTask, train
 from coupler.operator import Signature
 from coupler.records import Reason

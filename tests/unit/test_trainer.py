@@ -11,9 +11,11 @@ import torch
 from coupler.errors import CouplerError, PluginError
 from coupler.field import Field
 from coupler.learning.registry import Registry
-from coupler.learning.samples import SampleBatch, SampleStore
+from coupler.learning.samples import SampleBatch
+from coupler.learning.store import SampleStore
 from coupler.learning.trainer import TrainingTask, train, trained_range
 from coupler.operator import Signature
+from coupler.records import Reason
 
 SIGNATURE = Signature(
     inputs=(Field("a", bounds=(0, None)), Field("b")),
@@ -191,3 +193,106 @@ def test_the_range_ends_at_the_bounds_and_holds_what_was_seen() -> None:
     assert lower[0] == 0.0
     assert (lower <= inputs).all()
     assert (upper >= inputs).all()
+
+
+def test_a_version_is_introduced_by_what_it_was_judged_on_and_its_regions(folder: Path) -> None:
+    card = train(_task(folder, regions=5)).candidate
+
+    assert card is not None
+    known = Registry(folder / "models").introduction(card)
+    assert len(known.held_out.score) == 1500 - card.samples
+    assert np.minimum(known.held_out.error / 5.0, 1.0).mean() == pytest.approx(card.holdout_loss)
+    assert np.mean(known.held_out.score < card.threshold) == card.holdout_accepted
+    assert known.regions.centres.shape == (5, 2)
+    assert len(set(known.regions.find(known.held_out.inputs).tolist())) > 1
+
+
+def test_no_regions_and_no_anchors_can_be_asked_for(folder: Path) -> None:
+    card = train(_task(folder, regions=0, anchors=0.0)).candidate
+
+    assert card is not None
+    assert card.anchor_loss is None
+    assert Registry(folder / "models").introduction(card).regions.centres.shape == (0, 2)
+
+
+def test_what_the_model_could_not_answer_is_learned_from_and_not_judged_on(folder: Path) -> None:
+    failures = _batch(2, 3000)
+    failures.reason[:] = Reason.SCORE
+    SampleStore(folder / "samples", "reaction", SIGNATURE).append(failures)
+
+    card = train(_task(folder)).candidate
+
+    assert card is not None
+    assert card.samples > 4200
+    assert len(Registry(folder / "models").introduction(card).held_out.score) < 200
+
+
+def test_failures_alone_give_no_candidate_but_a_sentence(tmp_path: Path) -> None:
+    failures = _batch(1, 1500)
+    failures.reason[:] = Reason.SCORE
+    SampleStore(tmp_path / "samples", "reaction", SIGNATURE).append(failures)
+
+    outcome = train(_task(tmp_path))
+
+    assert outcome.candidate is None
+    assert "0 to judge on" in outcome.sentence
+
+
+def test_a_judgement_on_few_elements_says_so(tmp_path: Path) -> None:
+    SampleStore(tmp_path / "samples", "reaction", SIGNATURE).append(_batch(1, 200))
+
+    assert "held-out elements could tell" in train(_task(tmp_path)).sentence
+
+
+def test_rounds_leave_one_segment_and_the_anchors_to_compare_versions_on(folder: Path) -> None:
+    store = SampleStore(folder / "samples", "reaction", SIGNATURE)
+    brief = {"members": 2, "width": 16, "depth": 2, "epochs": 4}
+
+    first = train(_task(folder, capacity=800, params=brief)).candidate
+    for step in (2, 3, 4):
+        store.append(_batch(step, 800))
+        train(_task(folder, capacity=800, params=brief, step=step, incumbent=1))
+
+    assert first is not None
+    assert first.anchor_loss is not None
+    assert len(list((folder / "samples").iterdir())) == 1
+    # One capacity to learn from, one to judge on and its share of anchors.
+    assert len(store.read().samples) <= 2 * 800 + 80
+    latest = Registry(folder / "models").versions("reaction")[-1]
+    later = Registry(folder / "models").card("reaction", latest)
+    assert later.anchor_loss is not None
+    assert later.anchor_loss < first.anchor_loss
+
+
+def test_a_training_starts_from_the_incumbent(folder: Path) -> None:
+    train(_task(folder))
+    brief = {"members": 2, "width": 16, "depth": 2, "epochs": 15}
+    shorter = train(_task(folder, incumbent=1, seconds=0.0, step=20, params=brief))
+
+    # No time to train: what is left is the incumbent, which is not better than itself.
+    assert shorter.candidate is None
+    assert shorter.candidate_loss == shorter.incumbent_loss
+
+
+def test_a_training_ends_with_its_budget_of_processor_time(folder: Path) -> None:
+    endless = {"members": 2, "width": 16, "depth": 2, "epochs": 10**6}
+
+    card = train(_task(folder, seconds=0.5, params=endless)).candidate
+
+    assert card is not None
+    # Wall time on a full machine, so with much room; the epochs would take days.
+    assert card.seconds < 60
+
+
+def test_a_candidate_that_answers_no_numbers_is_not_registered(folder: Path) -> None:
+    train(_task(folder))
+    card = Registry(folder / "models").card("reaction", 1)
+    broken = Registry(folder / "models").load(card)
+    torch.nn.init.constant_(next(iter(broken.parameters())), float("nan"))
+    facts = card.model_dump(exclude={"version", "signature", "sha256", "introduction"}) | {"step": 11}
+    Registry(folder / "models").register(broken, facts)
+
+    outcome = train(_task(folder, incumbent=2, seconds=0.0, step=20, params=card.params))
+
+    assert outcome.candidate is None
+    assert outcome.candidate_loss == outcome.incumbent_loss == 1.0

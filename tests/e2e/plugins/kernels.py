@@ -68,3 +68,26 @@ class Decays(Kernel):
 
 def decay(inputs, dt):
     return inputs * np.exp(-dt)
+
+
+class Fades(Kernel):
+    """One quantity that decays and is fed; from a step on it may decay faster than before."""
+
+    fields = (Field("level", bounds=(0, None)),)
+    halo = 0
+
+    def __init__(self, *, faster_from: int = 0) -> None:
+        self.faster_from, self.number = faster_from, 0
+        self.fading = Operator(self.fade, inputs=("level",), outputs=("level",), atol=1e-3, rtol=1e-3)
+
+    def fade(self, inputs, dt):
+        rate = 30.0 if 0 < self.faster_from <= self.number else 1.0
+        return inputs * np.exp(-rate * dt)
+
+    def start(self, state, grid):
+        state["level"].interior[...] = 1.0 + grid.ids.reshape(grid.local_shape) / np.prod(grid.shape)
+
+    def step(self, state, grid, dt, evaluate):
+        self.number += 1
+        evaluate(self.fading, state, dt)
+        state["level"].interior[...] += 0.01

@@ -43,3 +43,34 @@ class Forgetful(Surrogate):
             case "shape":
                 return Prediction(mean[:-1], score)
         raise ArithmeticError("where am I?")
+
+
+class Liar(Surrogate):
+    """Is sure of itself, score 0, whatever it says; how it says something wrong is its parameter.
+
+    ``wrong``: another answer; ``nan``: none; ``constant``: always the same; ``corrupted``: right at first, and wrong
+    after so many batches, as when memory has gone bad; ``outdated``: right, as long as things decay at a rate of 1;
+    ``poisoned``: right when trained for the first time, and made worse by every training after that.
+    """
+
+    def __init__(self, signature, *, kind):
+        super().__init__(signature)
+        self.trainings = torch.nn.Parameter(torch.zeros(1), requires_grad=False)
+        self.kind, self.batches = kind, 0
+
+    def fit(self, samples, *, seed, seconds=None):
+        self.trainings.add_(1)
+
+    def predict(self, inputs, dt):
+        self.batches += len(inputs) > 100
+        mean, score = inputs * torch.exp(-dt)[:, None], torch.zeros_like(dt)
+        if self.kind == "wrong" or (self.kind == "corrupted" and self.batches > 60):
+            mean = 2.0 * mean
+        if self.kind == "nan":
+            mean = torch.full_like(mean, torch.nan)
+        if self.kind == "constant":
+            mean = torch.ones_like(mean)
+        if self.kind == "poisoned":
+            # On what it was trained on it is right: held-out samples cannot tell.
+            mean = mean * (1.0 + 0.1 * (self.trainings - 1))
+        return Prediction(mean, score)

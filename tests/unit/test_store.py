@@ -8,8 +8,8 @@ import pytest
 
 from coupler.errors import CouplerError, FieldMismatch
 from coupler.field import Field
-from coupler.learning.draws import element_draws
-from coupler.learning.samples import SampleBatch, SampleStore
+from coupler.learning.samples import SampleBatch
+from coupler.learning.store import SampleStore
 from coupler.operator import Signature
 
 SIGNATURE = Signature(
@@ -50,7 +50,7 @@ def test_what_was_appended_is_read_again(tmp_path: Path) -> None:
     store.append(_batch(1))
     store.append(_batch(2))
 
-    _assert_same(store.read(newest=1000), SampleBatch.join([_batch(1), _batch(2)]))
+    _assert_same(store.read().samples, SampleBatch.join([_batch(1), _batch(2)]))
 
 
 def test_the_order_of_delivery_does_not_matter(tmp_path: Path) -> None:
@@ -62,37 +62,7 @@ def test_the_order_of_delivery_does_not_matter(tmp_path: Path) -> None:
     other.append(mixed.take(np.arange(70)))
     other.append(mixed.take(np.arange(70, len(whole))))
 
-    _assert_same(one.read(newest=1000), other.read(newest=1000))
-
-
-def test_the_newest_steps_are_read_up_to_the_capacity(tmp_path: Path) -> None:
-    store = _store(tmp_path)
-    for step in range(1, 5):
-        store.append(_batch(step))
-
-    found = store.read(newest=120)
-
-    assert len(found) == 120
-    assert np.bincount(found.step).tolist() == [0, 0, 20, 50, 50]
-
-
-def test_a_step_that_fits_in_part_is_drawn_from_everywhere(tmp_path: Path) -> None:
-    store = _store(tmp_path)
-    store.append(_batch(1, count=10_000))
-
-    ids = store.read(newest=1000).ids
-
-    # Uniform over 0 ... 29997: the mean of 1000 draws has a standard deviation of 274.
-    assert abs(ids.mean() - 15_000) < 5 * 274
-    assert (np.diff(ids) > 0).all()
-
-
-def test_samples_of_later_steps_can_be_left_out(tmp_path: Path) -> None:
-    store = _store(tmp_path)
-    for step in range(1, 5):
-        store.append(_batch(step))
-
-    assert set(store.read(newest=60, until=2).step.tolist()) == {1, 2}
+    _assert_same(one.read().samples, other.read().samples)
 
 
 def test_an_element_written_twice_is_read_once(tmp_path: Path) -> None:
@@ -100,7 +70,7 @@ def test_an_element_written_twice_is_read_once(tmp_path: Path) -> None:
     store.append(SampleBatch.join([_batch(1), _batch(2)]))
     store.append(SampleBatch.join([_batch(2), _batch(3)]))
 
-    _assert_same(store.read(newest=1000), SampleBatch.join([_batch(1), _batch(2), _batch(3)]))
+    _assert_same(store.read().samples, SampleBatch.join([_batch(1), _batch(2), _batch(3)]))
 
 
 def test_one_append_makes_one_file_that_names_its_columns(tmp_path: Path) -> None:
@@ -118,7 +88,7 @@ def test_a_writer_killed_in_the_middle_leaves_the_store_readable(tmp_path: Path)
     store.append(_batch(1))
     (tmp_path / ".reaction-00002.h5.part").write_bytes(b"half a segment")
 
-    _assert_same(store.read(newest=1000), _batch(1))
+    _assert_same(store.read().samples, _batch(1))
     assert store.append(_batch(2)).name == "reaction-00002.h5"
     assert len(list(tmp_path.iterdir())) == 2
 
@@ -139,7 +109,7 @@ def test_a_damaged_segment_is_refused_by_name(tmp_path: Path, damage: str) -> No
     path.write_bytes(bytes(content))
 
     with pytest.raises(CouplerError, match=r"reaction-00001\.h5"):
-        store.read(newest=10)
+        store.read()
 
 
 def test_a_foreign_hdf5_file_is_refused_by_name(tmp_path: Path) -> None:
@@ -147,7 +117,7 @@ def test_a_foreign_hdf5_file_is_refused_by_name(tmp_path: Path) -> None:
         file["pressure"] = np.zeros(3)
 
     with pytest.raises(CouplerError, match=r"reaction-00001\.h5"):
-        _store(tmp_path).read(newest=10)
+        _store(tmp_path).read()
 
 
 def test_samples_of_another_operator_are_refused(tmp_path: Path) -> None:
@@ -155,29 +125,95 @@ def test_samples_of_another_operator_are_refused(tmp_path: Path) -> None:
     other = Signature(inputs=(Field("u"), Field("p")), outputs=(Field("u"),), atol=(1e-6,), rtol=(1e-3,))
 
     with pytest.raises(FieldMismatch, match="u, T"):
-        SampleStore(tmp_path, "reaction", other).read(newest=10)
+        SampleStore(tmp_path, "reaction", other).read()
 
 
 def test_an_empty_store_says_that_there_is_nothing(tmp_path: Path) -> None:
     with pytest.raises(CouplerError, match="no samples"):
-        _store(tmp_path).read(newest=10)
+        _store(tmp_path).read()
 
 
 def test_operators_with_similar_names_keep_apart(tmp_path: Path) -> None:
     SampleStore(tmp_path, "reaction-fast", SIGNATURE).append(_batch(9))
     _store(tmp_path).append(_batch(1))
 
-    assert set(_store(tmp_path).read(newest=1000).step.tolist()) == {1}
+    assert set(_store(tmp_path).read().samples.step.tolist()) == {1}
 
 
-def test_draws_are_uniform_and_independent_between_purposes() -> None:
-    ids = np.arange(100_000)
-    zeros = np.zeros_like(ids)
+def test_a_compacted_store_is_one_file_with_what_was_kept_and_knows_where_the_run_began(tmp_path: Path) -> None:
+    store = _store(tmp_path)
+    for step in (3, 5, 8):
+        store.append(_batch(step))
+    history = store.read()
 
-    first, second = (element_draws(zeros, zeros, ids, purpose=purpose) for purpose in (1, 2))
+    store.compact(history, history.samples.take(history.samples.ids % 2 == 0))
+    again = store.read()
 
-    # Five standard deviations of a mean of 1e5 uniform numbers, and of their correlation.
-    assert abs(first.mean() - 0.5) < 5 * 0.29 / 316
-    assert abs(np.corrcoef(first, second)[0, 1]) < 5 / 316
-    assert first.min() >= 0
-    assert first.max() < 1
+    assert [item.name for item in tmp_path.iterdir()] == ["reaction-00003.h5"]
+    assert (again.began_until, again.segments) == (3, (3,))
+    _assert_same(again.samples, history.samples.take(history.samples.ids % 2 == 0))
+
+
+def test_what_was_appended_since_the_store_was_read_outlives_its_compaction(tmp_path: Path) -> None:
+    store = _store(tmp_path)
+    store.append(_batch(1))
+    store.append(_batch(2))
+    history = store.read()
+    store.append(_batch(9))
+
+    store.compact(history, history.samples.take(history.samples.step == 2))
+
+    assert set(store.read().samples.step.tolist()) == {2, 9}
+    assert store.read().began_until == 1
+    assert store.append(_batch(10)).name == "reaction-00004.h5"
+
+
+@pytest.mark.parametrize("deleted", [(), ("reaction-00002.h5",)], ids=["none deleted", "one deleted"])
+def test_a_compaction_killed_in_the_middle_loses_nothing(tmp_path: Path, deleted: tuple[str, ...]) -> None:
+    store = _store(tmp_path)
+    for step in (1, 2, 3):
+        store.append(_batch(step))
+    old = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    history = store.read()
+    store.compact(history, history.samples)
+    for path, content in old.items():  # the compacted segment is in place, the others are still there
+        if path.name not in (*deleted, "reaction-00003.h5"):
+            path.write_bytes(content)
+
+    again = store.read()
+
+    _assert_same(again.samples, history.samples)
+    assert again.began_until == history.began_until == 1
+    store.compact(again, again.samples)
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_compaction_clears_up_after_one_that_was_killed_and_leaves_an_append_alone(tmp_path: Path) -> None:
+    store = _store(tmp_path)
+    store.append(_batch(1))
+    store.append(_batch(2))
+    for name in (".reaction-00002.h5.part", ".reaction-00003.h5.part", ".reaction-fast-00001.h5.part"):
+        (tmp_path / name).write_bytes(b"half a segment")
+
+    store.compact(store.read(), _batch(2))
+
+    left = sorted(path.name for path in tmp_path.iterdir())
+    assert left == [".reaction-00003.h5.part", ".reaction-fast-00001.h5.part", "reaction-00002.h5"]
+
+
+def test_a_compaction_that_changes_nothing_writes_nothing(tmp_path: Path) -> None:
+    store = _store(tmp_path)
+    written = store.append(_batch(1)).stat()
+
+    store.compact(store.read(), _batch(1))
+
+    assert (tmp_path / "reaction-00001.h5").stat().st_ino == written.st_ino
+
+
+def test_segments_from_before_there_were_compactions_are_read(tmp_path: Path) -> None:
+    store = _store(tmp_path)
+    for step in (4, 6):
+        with h5py.File(store.append(_batch(step)), "r+") as file:
+            del file.attrs["began_until"]
+
+    assert store.read().began_until == 4
