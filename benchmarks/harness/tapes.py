@@ -122,7 +122,8 @@ def record(tape: Tape, *, seed: int = 1) -> ErrorStream:
     )
     model.fit(_some(learned, 30_000, seed, tape.dt), seed=seed)
     found = [_answered(model, operator, inputs, truth, tape.dt) for inputs, truth in later]
-    return stream_from_arrays(tape.name, [score for score, _ in found], [error for _, error in found])
+    scores, errors = ([each[place] for each in found] for place in range(2))
+    return stream_from_arrays(tape.name, scores, errors, [inputs for inputs, _ in later])
 
 
 class _Recorder:
