@@ -126,8 +126,8 @@ def train(task: TrainingTask) -> TrainingOutcome:
     signature = Signature.from_json(task.signature)
     batch = SampleStore(Path(task.samples), task.operator, signature).read(newest=task.capacity, until=task.step)
     batch = batch.take(np.isfinite(np.concatenate([batch.inputs, batch.truth], axis=1)).all(axis=1))
-    held_out = element_draws(batch.step, batch.call, batch.ids, purpose=_HELD_OUT) < _HELD_OUT_SHARE
-    training, judging = _samples(batch.take(~held_out)), _samples(batch.take(held_out))
+    judged = held_out(batch)
+    training, judging = _samples(batch.take(~judged)), _samples(batch.take(judged))
     if not len(training) or not len(judging):
         return _outcome(start, f"{len(batch)} samples are too few to train on some and judge on others")
     registry = Registry(Path(task.models))
@@ -146,6 +146,23 @@ def train(task: TrainingTask) -> TrainingOutcome:
     return _outcome(
         start, said, candidate=card, candidate_loss=after.loss, incumbent_loss=None if before is None else before.loss
     )
+
+
+def held_out(batch: SampleBatch) -> NDArray[np.bool_]:
+    """Say which samples no candidate is trained on: a tenth, the same elements in every round.
+
+    Parameters
+    ----------
+    batch : SampleBatch
+        Of n samples.
+
+    Returns
+    -------
+    ndarray (n,) of bool
+
+    Collective: no.
+    """
+    return element_draws(batch.step, batch.call, batch.ids, purpose=_HELD_OUT) < _HELD_OUT_SHARE
 
 
 def trained_range(signature: Signature, inputs: NDArray[np.float64]) -> NDArray[np.float64]:

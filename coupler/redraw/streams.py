@@ -228,7 +228,7 @@ def _inputs(name: str, count: int, given: Sequence[Floats] | Floats | None) -> F
 
 
 def write_stream(stream: ErrorStream, path: Path) -> None:
-    """Write a stream as HDF5: ``score``, ``error``, ``first`` and ``inputs``; an older file stays until the new one is whole.
+    """Write a stream as HDF5: its four arrays by name; an older file stays until the new one is whole.
 
     Collective: no.
     """
