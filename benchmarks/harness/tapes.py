@@ -5,6 +5,7 @@ Everything is made in this process and kept in memory: the kernel goes on by its
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -87,7 +88,29 @@ TAPES = (
 """Spiral waves and chemical waves, each a million decisions after training."""
 
 
+@dataclass(frozen=True, eq=False)
+class Recording:
+    """What a tape holds, and what it cost.
+
+    Parameters
+    ----------
+    stream : ErrorStream
+        Of the steps after the training, inputs included.
+    truth_seconds, answer_seconds : float
+        Of an element, in this process: by the operator, and by the model in torch [s].
+    """
+
+    stream: ErrorStream
+    truth_seconds: float
+    answer_seconds: float
+
+
 def record(tape: Tape, *, seed: int = 1) -> ErrorStream:
+    """Record a tape, and give its stream alone."""
+    return recording(tape, seed=seed).stream
+
+
+def recording(tape: Tape, *, seed: int = 1) -> Recording:
     """Run a kernel, train a model on its first steps, and measure what the model says on the others.
 
     Parameters
@@ -96,11 +119,6 @@ def record(tape: Tape, *, seed: int = 1) -> ErrorStream:
         What to run.
     seed : int
         Of the training.
-
-    Returns
-    -------
-    ErrorStream
-        Of the steps after the training.
 
     Collective: no; the grid is this process's own.
     """
@@ -121,8 +139,12 @@ def record(tape: Tape, *, seed: int = 1) -> ErrorStream:
         key="surrogate.params",
     )
     model.fit(_some(learned, 30_000, seed, tape.dt), seed=seed)
-    found = [_answered(model, operator, inputs, truth, tape.dt) for inputs, truth in later]
-    return stream_from_arrays(tape.name, [score for score, _ in found], [error for _, error in found])
+    start = perf_counter()
+    answers = [_answered(model, inputs, truth.shape[1], tape.dt) for inputs, truth in later]
+    seconds = perf_counter() - start
+    errors = [operator.signature.error(mean, truth) for (mean, _), (_, truth) in zip(answers, later, strict=True)]
+    stream = stream_from_arrays(tape.name, [score for _, score in answers], errors, [inputs for inputs, _ in later])
+    return Recording(stream, elements.seconds, seconds / max(stream.score.size, 1))
 
 
 class _Recorder:
@@ -131,10 +153,18 @@ class _Recorder:
     def __init__(self, operator: Operator) -> None:
         self._operator = operator
         self._calls: list[tuple[NDArray[np.float64], NDArray[np.float64]]] = []
+        self._seconds: list[float] = []
+
+    @property
+    def seconds(self) -> float:
+        """Of an element: the median of the calls, as the first one compiles [s]."""
+        return float(np.median(self._seconds))
 
     def evaluate(self, operator: Operator, state: State, dt: float) -> None:
         inputs = gather(self._operator, state)
+        start = perf_counter()
         truth = self._operator.evaluate_truth(inputs, dt)
+        self._seconds.append((perf_counter() - start) / max(len(inputs), 1))
         self._calls.append((inputs, truth))
         scatter(self._operator, state, truth)
 
@@ -150,12 +180,12 @@ def _some(calls: list[Any], most: int, seed: int, dt: float) -> Samples:
 
 @torch.inference_mode()
 def _answered(
-    model: Surrogate, operator: Operator, inputs: NDArray[np.float64], truth: NDArray[np.float64], dt: float
+    model: Surrogate, inputs: NDArray[np.float64], outputs: int, dt: float
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    mean, score = np.empty_like(truth), np.empty(len(inputs))
+    mean, score = np.empty((len(inputs), outputs)), np.empty(len(inputs))
     for start in range(0, len(inputs), _CHUNK_ROWS):
         rows = slice(start, start + _CHUNK_ROWS)
         part = torch.from_numpy(inputs[rows])
         prediction = model.predict(part, torch.full((len(part),), dt, dtype=torch.float64))
         mean[rows], score[rows] = prediction.mean.numpy(), prediction.score.numpy()
-    return score, operator.signature.error(mean, truth)
+    return mean, score

@@ -5,7 +5,7 @@ gate's decisions, fixed before any coin is tossed, with the rates of the coins.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import h5py
@@ -108,12 +108,18 @@ class ErrorStream:
         In tolerances; what is not a number is as wrong as can be.
     first : ndarray (steps + 1,) of int64
         Where the elements of each step begin, and where the last ends.
+    inputs : ndarray (n, n_in), optional
+        Operator inputs, for gates that look at them; none if left out.
     """
 
     name: str
     score: Floats
     error: Floats
     first: Whole
+    inputs: Floats = field(default_factory=lambda: np.empty((0, 0)))
+
+    def __post_init__(self) -> None:
+        assert self.inputs.ndim == 2 and len(self.inputs) in (0, self.score.size), self.inputs.shape
 
     @property
     def steps(self) -> int:
@@ -169,7 +175,12 @@ class ErrorStream:
         )
 
 
-def stream_from_arrays(name: str, score: Sequence[Floats] | Floats, error: Sequence[Floats] | Floats) -> ErrorStream:
+def stream_from_arrays(
+    name: str,
+    score: Sequence[Floats] | Floats,
+    error: Sequence[Floats] | Floats,
+    inputs: Sequence[Floats] | Floats | None = None,
+) -> ErrorStream:
     """Make a stream from what was recorded, an array of each step's elements after the other.
 
     Parameters
@@ -178,6 +189,8 @@ def stream_from_arrays(name: str, score: Sequence[Floats] | Floats, error: Seque
         What the stream is.
     score, error : sequence of ndarray (n of that step,), or ndarray (steps, n)
         Score, and error in tolerances, of every element.
+    inputs : sequence of ndarray (n of that step, n_in), optional
+        Operator inputs.
 
     Returns
     -------
@@ -186,7 +199,7 @@ def stream_from_arrays(name: str, score: Sequence[Floats] | Floats, error: Seque
     Raises
     ------
     FieldMismatch
-        If scores and errors are not of the same shapes.
+        If scores, errors and inputs are not of the same elements.
 
     Collective: no.
     """
@@ -199,17 +212,29 @@ def stream_from_arrays(name: str, score: Sequence[Floats] | Floats, error: Seque
         )
     first = np.concatenate([[0], np.cumsum([values.size for values in scores], dtype=np.int64)]).astype(np.int64)
     flat = [np.concatenate(given) if given else np.empty(0) for given in (scores, errors)]
-    return ErrorStream(name, flat[0], flat[1], first)
+    return ErrorStream(name, flat[0], flat[1], first, _inputs(name, flat[0].size, inputs))
+
+
+def _inputs(name: str, count: int, given: Sequence[Floats] | Floats | None) -> Floats:
+    parts = [] if given is None else [np.asarray(part, dtype=np.float64) for part in given]
+    if not parts:
+        return np.empty((0, 0))
+    if len({part.shape[1:] for part in parts}) != 1 or parts[0].ndim != 2 or sum(map(len, parts)) != count:
+        raise FieldMismatch(
+            f'The stream "{name}" has inputs of {sum(map(len, parts))} elements and scores of {count}, or inputs whose '
+            "columns differ from step to step. Give a row of inputs for every score, or no inputs at all."
+        )
+    return np.concatenate(parts)
 
 
 def write_stream(stream: ErrorStream, path: Path) -> None:
-    """Write a stream as HDF5: ``score``, ``error`` and ``first``; an older file stays until the new one is whole.
+    """Write a stream as HDF5: its four arrays by name; an older file stays until the new one is whole.
 
     Collective: no.
     """
     with replacing(path) as temporary, h5py.File(temporary, "w") as file:
         file.attrs["name"] = stream.name
-        for key in ("score", "error", "first"):
+        for key in ("score", "error", "first", "inputs"):
             file.create_dataset(key, data=getattr(stream, key))
 
 
@@ -227,6 +252,7 @@ def read_stream(path: Path) -> ErrorStream:
         with h5py.File(path, "r") as file:
             name = str(file.attrs["name"])
             score, error, first = (file[key][:] for key in ("score", "error", "first"))
+            inputs = file["inputs"][:] if "inputs" in file else np.empty((0, 0))
     except (OSError, KeyError) as mistake:
         raise ConfigError(
             f'"{path}" is not a stream of errors ({mistake}): it must be an HDF5 file with score, error and first, as '
@@ -237,4 +263,9 @@ def read_stream(path: Path) -> ErrorStream:
             f'"{path}" is a stream whose parts do not fit together: {score.size} scores, {error.size} errors. '
             "Record it again."
         )
-    return ErrorStream(name, score, error, first)
+    if inputs.ndim != 2 or len(inputs) not in (0, score.size):
+        raise ConfigError(
+            f'"{path}" is a stream whose parts do not fit together: {score.size} scores, inputs of shape '
+            f"{inputs.shape}. Record it again."
+        )
+    return ErrorStream(name, score, error, first, inputs)

@@ -1,6 +1,8 @@
 """Gate policies: each does what its authors say, and all keep one contract."""
 
 import math
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -162,6 +164,33 @@ def test_isat_takes_nothing_where_no_held_out_answer_was_right_and_never_what_is
 
 def test_the_budget_watches_the_first_version_before_it_is_used() -> None:
     assert _introduced(make_policy("budget", {}, RULES)).stopped
+
+
+def test_the_policy_of_the_page_is_one_of_the_users_own_and_does_what_it_says(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs/policies.md").read_text(encoding="utf-8")
+    code = next(part for part in page.split("```python\n")[1:] if "class Halving" in part).split("```")[0]
+    (tmp_path / "mine.py").write_text(code, encoding="utf-8")
+
+    policy = make_policy(f"{tmp_path / 'mine.py'}:Halving", {"growth": 1.1}, RULES)
+
+    state = _introduced(policy)
+    assert policy.advance(state, _findings(0.2), CERTIFICATE.start()).threshold == 0.5
+    assert policy.advance(state, _findings(0.0), CERTIFICATE.start()).threshold == pytest.approx(1.1)
+    # Imports and comments aside, as long as the page says.
+    assert len([line for line in code.splitlines() if line.strip() and not line.startswith("from")]) <= 15
+
+
+def test_proxima_opens_a_closed_threshold_again_when_its_errors_are_old() -> None:
+    policy = make_policy("proxima", {"error": 0.1}, RULES)
+    state = _introduced(policy)
+    state = policy.advance(state, _findings(1.0), CERTIFICATE.start())
+    assert state.threshold == 0.0
+
+    nothing = replace(_findings(0.0, accepted=0), known=100, ratio=50.0)
+    for _ in range(9):
+        state = policy.advance(state, nothing, CERTIFICATE.start())
+
+    assert state.threshold > 0.0
 
 
 def test_a_policy_of_the_users_own_is_named_by_module_and_class() -> None:

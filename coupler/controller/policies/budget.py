@@ -13,9 +13,9 @@ from coupler.controller.policies.policy import GateState, Introduction, Policy
 # The sums of a step arrive one step later, so what is decided now governs the step after the one that is under way.
 _STEPS_AHEAD = 2
 # Largest move of the threshold per step without a loss, per audited loss of 1, and downwards in one step.
-_GROWTH, _GAIN, _HALVING = 0.02, 0.05, math.log(2.0)
+_GROWTH, _GAIN, _HALVING = 0.15, 0.05, math.log(2.0)
 # The threshold aims at this share of the target; from the second number on, towards the target, at less and less.
-_AIM, _EASE, _LEAST_AIM = 0.9, 0.1, 0.25
+_AIM, _EASE, _LEAST_AIM = 0.9, 0.07, 0.25
 # The threshold is multiplied, so it must neither reach zero nor overflow.
 _THRESHOLD_LEAST, _THRESHOLD_MOST = 1e-6, 1e6
 

@@ -55,7 +55,7 @@ class ConformalPid(Policy):
         Summed excess at which the integrator's answer has no limit any more.
     """
 
-    def __init__(self, rules: Rules, rate: float = 0.5, integral: float = 0.1, saturation: float = 5.0) -> None:
+    def __init__(self, rules: Rules, rate: float = 0.5, integral: float = 1.0, saturation: float = 5.0) -> None:
         super().__init__(rules)
         if not rate > 0 or integral < 0 or not saturation > 0:
             raise ValueError(

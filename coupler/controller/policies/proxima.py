@@ -21,7 +21,8 @@ class ProximaState(GateState):
     ratios : tuple of float
         Mean of error over score of each of the last steps with truth.
     errors : tuple of float
-        Mean error of the audited, accepted answers of each of the last steps that had any [tolerances].
+        Mean error of the audited, accepted answers of each of the last steps that had any, 0 where nothing was
+        accepted [tolerances].
     """
 
     ratios: tuple[float, ...] = ()
@@ -66,7 +67,10 @@ class Proxima(Policy):
         if findings.known:
             ratios = (*ratios, findings.ratio / findings.known)[-self._window :]
         audits = int(findings.scores[AUDITED].sum())
-        if audits:
+        if not findings.sums.accepted:
+            # Nothing was wrong. Without this a threshold at 0 would stay there: nothing accepted is audited any more.
+            errors = (*errors, 0.0)[-self._window :]
+        elif audits:
             mean = self.rules.cap * float(findings.scores[AUDITED_LOSS].sum()) / UNIT / audits
             errors = (*errors, mean)[-self._window :]
         return ProximaState(self._moved(state.threshold, ratios, errors), ratios=ratios, errors=errors)
@@ -75,6 +79,5 @@ class Proxima(Policy):
         slope = sum(ratios) / len(ratios) if ratios else 0.0
         if not slope:
             return threshold
-        # With nothing accepted nothing was wrong: the threshold opens until there is something to look at.
         error = sum(errors) / len(errors) if errors else 0.0
         return max(0.0, threshold - (error - self._error) / slope)
