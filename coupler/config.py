@@ -156,6 +156,20 @@ class ControllerSection(Section):
         unit="tolerances",
         ge=0,
     )
+    hysteresis: float = _key(
+        0.0,
+        "by this share a score may be above the threshold where the element was accepted last time, so that routes do "
+        "not flicker; bits depend on the ranks if elements move between them",
+        ge=0,
+        le=1,
+    )
+    blend: float = _key(
+        0.0,
+        "share of the threshold below it in which answer and truth are mixed, so that there is no seam; the truth is "
+        "computed there, too",
+        ge=0,
+        le=1,
+    )
     economics: Literal["auto", "off"] = _key(
         "auto",
         "auto: a surrogate that costs more than it saves is switched off, and tried again now and then, by measured "

@@ -95,6 +95,10 @@ class Controller:
         False alarms of a region come at most once in 1 / alarm_rate steps, on average.
     repair : float
         Largest change of an output by which an answer is moved onto the conserved sums [tolerances].
+    hysteresis : float
+        Share by which the score of an element that was accepted last time may be above the threshold.
+    blend : float
+        Width of the band below the threshold in which answer and truth are mixed, as a share of the threshold.
 
     Raises
     ------
@@ -113,6 +117,8 @@ class Controller:
     seed: int = 0
     alarm_rate: float = 1e-6
     repair: float = 1.0
+    hysteresis: float = 0.0
+    blend: float = 0.0
 
     def __post_init__(self) -> None:
         if self.mode not in get_args(Mode):

@@ -21,8 +21,9 @@ class _Remembered(NamedTuple):
 class Hysteresis:
     """Remembers, call by call, which elements the gate accepted; by id, so elements may come in another order.
 
-    It looks at verdicts, which are there before the coins, so the certificate does not notice. What an element was told
-    on another rank is not known here: bits depend on the ranks where elements move between them.
+    It looks at past steps only, so the certificate does not notice. Of a call that is asked in several rounds the last
+    one is remembered. What an element was told on another rank is not known here: bits depend on the ranks where
+    elements move between them.
 
     Parameters
     ----------
@@ -33,9 +34,9 @@ class Hysteresis:
 
     def __init__(self, share: float) -> None:
         self._share = share
-        self._before: dict[tuple[int, int], _Remembered] = {}
+        self._before: dict[int, _Remembered] = {}
 
-    def eased(self, score: Floats, ids: NDArray[np.int64], call: int, piece: int) -> Floats:
+    def eased(self, score: Floats, ids: NDArray[np.int64], call: int) -> Floats:
         """Give the scores to judge by.
 
         Parameters
@@ -44,10 +45,10 @@ class Hysteresis:
             The surrogate's.
         ids : ndarray (n,) of int64
             Global ids.
-        call, piece : int
-            Number of the call within the step, and place of the piece within the call.
+        call : int
+            Number of the call within the step.
         """
-        before = self._before.get((call, piece)) if self._share else None
+        before = self._before.get(call) if self._share else None
         if before is None:
             return score
         if before.ids.shape == ids.shape and (before.ids == ids).all():
@@ -56,7 +57,7 @@ class Hysteresis:
             taken = np.isin(ids, before.ids[before.accepted])
         return np.where(taken, score / (1.0 + self._share), score)
 
-    def remember(self, accepted: NDArray[np.bool_], ids: NDArray[np.int64], call: int, piece: int) -> None:
+    def remember(self, accepted: NDArray[np.bool_], ids: NDArray[np.int64], call: int) -> None:
         """Take in what the gate said of the same elements; audited ones included."""
         if self._share:
-            self._before[call, piece] = _Remembered(ids.copy(), accepted)
+            self._before[call] = _Remembered(ids.copy(), accepted)

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from coupler.controller import AuditedSums, Bound, Certificate, Controller, Findings, Tally, sentence
+from coupler.coupling.call import StepSetting
 from coupler.coupling.counts import Counts
 from coupler.coupling.families import Families
-from coupler.coupling.route import Route, StepSetting
+from coupler.coupling.route import Route
 from coupler.progress import Progress
 from coupler.records import Reason
 from coupler.summary import CertificateSummary, Decisions, SharedTruth

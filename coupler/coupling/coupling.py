@@ -450,6 +450,8 @@ def _controller(case: Case, elements: int) -> Controller:
         seed=case.run.seed,
         alarm_rate=section.alarm_rate,
         repair=section.repair,
+        hysteresis=section.hysteresis,
+        blend=section.blend,
     )
 
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from coupler.controller import AuditedSums
 from coupler.coupling.account import StepTotals
-from coupler.coupling.route import CallRecord
+from coupler.coupling.call import CallRecord
 from coupler.ledger import EVENT, RECORD, STEP, UNANSWERED, UNANSWERED_IDS
 from coupler.records import Event
 

@@ -42,8 +42,10 @@ class Families:
             if outputs:
                 names = route.operator.signature.output_names
                 self._outputs[index] = _Family(f"outputs of {operator}", Statements(certificate, names))
-            if route.boxes.names:
-                self._boxes[index] = _Family(f"boxes of {operator}", Statements(certificate, route.boxes.names))
+            if route.observer.boxes.names:
+                self._boxes[index] = _Family(
+                    f"boxes of {operator}", Statements(certificate, route.observer.boxes.names)
+                )
 
     def add(self, index: int, counts: Counts, audit_rate: float) -> None:
         """Take in a step of one operator, summed over the ranks. Collective: no."""

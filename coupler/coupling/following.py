@@ -6,8 +6,9 @@ from pathlib import Path
 
 import torch
 
+from coupler.coupling.call import StepSetting
 from coupler.coupling.counts import Counts
-from coupler.coupling.route import Route, StepSetting
+from coupler.coupling.route import Route
 from coupler.coupling.script import Script, Standing
 from coupler.coupling.services import OwnLines
 from coupler.coupling.succession import take_over

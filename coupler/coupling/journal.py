@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 
 from coupler.coupling import entries
 from coupler.coupling.account import StepTotals
+from coupler.coupling.call import Audits, CallRecord
 from coupler.coupling.nodes import Nodes, on_first
-from coupler.coupling.route import Audits, CallRecord, Route
+from coupler.coupling.route import Route
 from coupler.grid import wait
 from coupler.ledger import AUDIT, RECORD, UNANSWERED, UNANSWERED_IDS, LedgerFile
 from coupler.progress import MetricsFile, Progress
@@ -79,7 +80,7 @@ class Journal:
     def watch(self, routes: Sequence[Route]) -> None:
         """Note every audited answer of these routes by itself from now on. Collective: no."""
         for operator, route in enumerate(routes):
-            route.on_audits = self._listener(operator)
+            route.observer.on_audits = self._listener(operator)
 
     def count(self, totals: StepTotals, bounds: Sequence[float]) -> None:
         """Take what was counted in a step over all ranks, and where the certificates stand. Collective: no."""

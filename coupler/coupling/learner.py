@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from coupler.config import Case
 from coupler.controller import Coins, Stream
+from coupler.coupling.call import Piece, Reasons
 from coupler.coupling.counts import Counts
 from coupler.coupling.nodes import Nodes
-from coupler.coupling.route import Piece, Reasons, Route
+from coupler.coupling.route import Route
 from coupler.learning.draws import element_draws
 from coupler.learning.registry import ModelCard, Registry
 from coupler.learning.rounds import RoundFolder, RoundOutcome

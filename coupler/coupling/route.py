@@ -1,9 +1,8 @@
 """The route of one operator on one rank: which elements the surrogate answers, which the truth, and why."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,17 +16,18 @@ from coupler.controller import (
     Gate,
     Limits,
     Question,
-    Scale,
     Stream,
     Workspace,
-    measure,
     put_rows,
 )
-from coupler.controller.boxes import Boxes, audit_in_boxes, count_in_boxes
-from coupler.controller.regions import Regions, watch
+from coupler.controller.blending import band, mixed
+from coupler.controller.boxes import Boxes
+from coupler.controller.hysteresis import Hysteresis
 from coupler.controller.repair import repair
-from coupler.controller.trial import compare
+from coupler.coupling.call import CallRecord, Piece, StepSetting, Unanswered, id_ranges
 from coupler.coupling.counts import Counts, CountsShape
+from coupler.coupling.observer import Observer
+from coupler.coupling.worker import Alone, Worker
 from coupler.errors import CouplerError, FieldMismatch
 from coupler.exchange import Answer, Transport
 from coupler.operator import Operator
@@ -42,172 +42,6 @@ _FORGETTING = 0.05
 _SUMS = len(AuditedSums(audit_rate=1.0, decisions=0).counts)
 # Why a question that would have been asked had no answer: these hang on a clock, or on what broke.
 _UNANSWERED = (Reason.TIMEOUT, Reason.SERVER_LOST)
-
-
-class Worker(Protocol):
-    """Whoever computes the truth of a route's elements.
-
-    Attributes
-    ----------
-    borrowed_seconds : float
-        Processor time others have spent on this rank's elements so far [s].
-    """
-
-    borrowed_seconds: float
-
-    def evaluate(self, inputs: Floats, dt: float) -> Floats:
-        """Give the truth (n, n_out) of inputs (n, n_in), good until the next call. Collective: no."""
-
-
-class Alone:
-    """A rank that computes its truth itself.
-
-    Parameters
-    ----------
-    operator : Operator
-        Whose truth.
-    """
-
-    def __init__(self, operator: Operator) -> None:
-        self.borrowed_seconds = 0.0
-        self._operator = operator
-
-    def evaluate(self, inputs: Floats, dt: float) -> Floats:
-        """Compute the truth here and now. Collective: no."""
-        return self._operator.evaluate_truth(inputs, dt)
-
-
-@dataclass(slots=True)
-class Piece:
-    """Elements on their way through one call of ``evaluate``, as many as fit the transport.
-
-    Parameters
-    ----------
-    inputs, outputs : ndarray (n, n_in) and (n, n_out)
-        What goes in, and where the result goes.
-    ids : ndarray (n,) of int64
-        Global ids.
-    dt : float
-        Time step.
-    step, call : int
-        When: the step, and the number of the call within it.
-    """
-
-    inputs: Floats
-    outputs: Floats
-    ids: NDArray[np.int64]
-    dt: float
-    step: int
-    call: int
-
-    def take(self, rows: "slice | Rows") -> "Piece":
-        """Give a part: by a slice the same memory, by positions copies of it."""
-        return Piece(self.inputs[rows], self.outputs[rows], self.ids[rows], self.dt, self.step, self.call)
-
-
-class Audits(NamedTuple):
-    """The audited answers of one piece, one by one, for ledgers that want them.
-
-    Attributes
-    ----------
-    step, call : int
-        The step, and the number of the call within it.
-    ids : ndarray (n,) of int64
-        Global ids.
-    score, error : ndarray (n,)
-        What the answer claimed of itself, and how wrong it was [tolerances].
-    verdicts : ndarray (n,) of uint8
-        What the gate said, as a :class:`Reason`.
-    """
-
-    step: int
-    call: int
-    ids: NDArray[np.int64]
-    score: Floats
-    error: Floats
-    verdicts: Reasons
-
-
-class Unanswered(NamedTuple):
-    """Elements of a call that went without an answer.
-
-    Attributes
-    ----------
-    reason : Reason
-        Why.
-    ranges : ndarray (k, 2) of int64
-        Their ids, from the first number of each pair up to and without the second, ascending.
-    """
-
-    reason: Reason
-    ranges: NDArray[np.int64]
-
-
-class StepSetting(NamedTuple):
-    """What held for one operator in a step.
-
-    Attributes
-    ----------
-    audit_rate : float
-        Rate its coins had.
-    version : int
-        The model that answered.
-    challenger : int
-        The one that was on trial; 0 if none was.
-    off, stopped : bool
-        Whether the surrogate was switched off, and whether nothing was accepted.
-    alarms : int
-        Regions under alarm.
-    threshold, unit : float
-        On the score, and what scores are counted from.
-    """
-
-    audit_rate: float
-    version: int
-    challenger: int
-    off: bool = False
-    stopped: bool = False
-    alarms: int = 0
-    threshold: float = 0.0
-    unit: float = 1.0
-
-
-class CallRecord(NamedTuple):
-    """What one call did on this rank, for the ledger.
-
-    Attributes
-    ----------
-    step, call : int
-        The step, and the number of the call within it.
-    reasons : list of int
-        Elements by :class:`Reason`.
-    sums : list of int
-        What the certificate needs, :attr:`AuditedSums.counts`.
-    threshold, audit_rate, version : float, float, int
-        What held in this step.
-    truth_seconds, wait_seconds, model_seconds : float
-        Time of the truth, of waiting for answers, and of the model for the batches they travelled in [s].
-    hidden_seconds : float
-        Time that passed between questions and their answers while this rank did other work [s].
-    stopped : bool
-        Whether nothing was accepted in this step.
-    unanswered : sequence of Unanswered
-        Who went without an answer; a tail of the call's elements, unless the run follows a script.
-    """
-
-    step: int
-    call: int
-    reasons: list[int]
-    sums: list[int]
-    threshold: float
-    audit_rate: float
-    version: int
-    truth_seconds: float
-    wait_seconds: float
-    model_seconds: float
-    hidden_seconds: float
-    stopped: bool = False
-    unanswered: Sequence[Unanswered] = ()
 
 
 @dataclass(slots=True)
@@ -231,10 +65,8 @@ class Route:
         Replaced between steps by whoever reduces over the ranks, never within one.
     transport : Transport or None
         The line to the model, while there is one.
-    boxes : Boxes
-        Parts of the input space that there are statements about.
-    regions : Regions
-        The division of the input space in which the present version is watched.
+    observer : Observer
+        Counts what truth says of answers.
     challenger : int
         Another version that is asked about the audited elements, too, while it is on trial; 0 if there is none.
     off : bool
@@ -245,8 +77,6 @@ class Route:
         Of the present step.
     absent : callable or None
         Says who goes without an answer in a call, in a run that follows a script; nobody does if it is left out.
-    on_audits : callable or None
-        Told of the audited answers one by one.
     on_truth : callable or None
         Told of every piece and its reasons once its outputs are there; both are good until it returns.
     elements, asked_elements : int
@@ -295,14 +125,13 @@ class Route:
         self.state: ControllerState = controller.start()
         self.transport: Transport | None = None
         self.workshop: Worker = Alone(operator)
-        self.regions = Regions.none(len(operator.signature.inputs))
         self.challenger = 0
         self.off = False
         self.absent: Callable[[int, int, NDArray[np.int64]], Reasons | None] | None = None
-        self.on_audits: Callable[[Audits], None] | None = None
-        self.boxes = boxes or Boxes.of(operator.signature, {})
-        shape = CountsShape(len(operator.signature.outputs), regions, len(self.boxes.names))
-        self.counts = Counts(shape)
+        named = boxes or Boxes.of(operator.signature, {})
+        self.counts = Counts(CountsShape(len(operator.signature.outputs), regions, len(named.names)))
+        self.observer = Observer(operator, controller.cap, named, self.counts)
+        self._hysteresis = Hysteresis(controller.hysteresis)
         self.on_truth: Callable[[Piece, Reasons], None] | None = None
         self.elements = self.typical_elements = self.asked_elements = 0
         self.typical_seconds = self.truth_seconds = self.asked_seconds = 0.0
@@ -315,7 +144,7 @@ class Route:
         self._gate: Gate | None = None
         self._spent = _Spent()
         self._unanswered: list[Unanswered] = []
-        self._silent = _ranges(np.empty(0, np.int64))
+        self._silent = id_ranges(np.empty(0, np.int64))
         self._space = _workspace(0, self._n_in)
         self._no_truth = np.empty((0, self._n_out))
         self._own = self._offered = np.empty((0, self._n_in))
@@ -506,7 +335,7 @@ class Route:
 
     def _note_unanswered(self, reason: Reason, ids: NDArray[np.int64]) -> None:
         """Note who went without; of what is the same in every call, as without a server, one copy is kept."""
-        ranges = _ranges(ids)
+        ranges = id_ranges(ids)
         if not np.array_equal(ranges, self._silent):
             self._silent = ranges
         self._unanswered.append(Unanswered(reason, self._silent))
@@ -537,7 +366,7 @@ class Route:
 
     def _close(self, piece: Piece, reason: Reason) -> None:
         """Compute the truth of everything without asking."""
-        self._count_unanswered(piece, reason)
+        self.observer.unanswered(piece, reason)
         before = self.typical_seconds
         np.copyto(piece.outputs, self._typical_truth(piece.inputs, piece.dt))
         self._bulk_seconds += self.typical_seconds - before - _FORGETTING * self._bulk_seconds
@@ -597,6 +426,7 @@ class Route:
         score = self.controller.rule.scores(
             state.gate, Question(piece.inputs, answer.score, piece.ids, piece.step, piece.call)
         )
+        score = self._hysteresis.eased(score, piece.ids, piece.call)
         left = self._gate.settle(
             piece.inputs,
             answer.mean,
@@ -609,24 +439,28 @@ class Route:
             judges=self.controller.uses_gate,
             barred=self._barred(piece),
         )
-        audits = len(truth)
-        self._measure(answer.mean, score, space.audited[:audits], space.verdicts[:audits], truth)
-        self._watch(piece, answer, truth)
-        if self.on_audits is not None and audits:
-            self.on_audits(self._audits(piece, answer.mean, score, truth))
-        self._count_boxes(piece, answer, truth)
+        self.observer.audited(piece, answer.mean, score, space, truth, state)
         self._spent.gate += time.perf_counter() - started
         if left:
             rest, rest_truth = space.rest[:left], self._truth(space.rest_inputs[:left], piece.dt)
             put_rows(space.rest, left, rest_truth, piece.outputs)
             started = time.perf_counter()
-            self._measure(answer.mean, score, rest, space.reasons[rest], rest_truth)
+            self.observer.compared(answer.mean, score, rest, space.reasons[rest], rest_truth, state.unit)
             self._spent.gate += time.perf_counter() - started
+        self._soften(piece, answer.mean, score, len(truth))
 
-    def _audits(self, piece: Piece, mean: Floats, score: Floats, truth: Floats) -> Audits:
-        rows, verdicts = self._space.audited[: len(truth)], self._space.verdicts[: len(truth)]
-        error = self.operator.signature.error(mean[rows], truth)
-        return Audits(piece.step, piece.call, piece.ids[rows], score[rows], error, verdicts.copy())
+    def _soften(self, piece: Piece, mean: Floats, score: Floats, audits: int) -> None:
+        """Remember who was accepted, and mix answer and truth just below the threshold, if the case wants it."""
+        controller, space, count = self.controller, self._space, len(piece.ids)
+        if not (controller.hysteresis or controller.blend):
+            return
+        accepted = space.reasons[:count] == Reason.ACCEPTED
+        rows = band(score, accepted, self.state.threshold, controller.blend)
+        if len(rows):
+            truth = self._truth(piece.inputs[rows], piece.dt)
+            piece.outputs[rows] = mixed(mean[rows], truth, score[rows], self.state.threshold, controller.blend)
+        accepted[space.audited[:audits]] = space.verdicts[:audits] == Reason.ACCEPTED
+        self._hysteresis.remember(accepted, piece.ids, piece.call)
 
     def _repair(self, inputs: Floats, mean: Floats) -> None:
         """Move answers that miss a conserved sum by little onto it."""
@@ -637,54 +471,7 @@ class Route:
         """Say which elements lie in a region under alarm; nobody is looked at while there is none."""
         raised = self.state.alarms.raised if self.state.alarms.any else ()
         found: NDArray[np.bool_] = np.array(raised, np.bool_)
-        return found[self.regions.find(piece.inputs)] if raised else found
-
-    def _measure(self, mean: Floats, score: Floats, rows: Rows, verdicts: Reasons, truth: Floats) -> None:
-        """Count what known truth says of the answers."""
-        scale = Scale(self._atol, self._rtol, self.controller.cap, self.state.unit)
-        measure(mean, score, rows, verdicts, truth, scale, self.counts.measures)
-
-    def _watch(self, piece: Piece, answer: Answer, truth: Floats) -> None:
-        """Count the audits by region."""
-        count, audited = len(self.regions.centres), self._space.audited[: len(truth)]
-        if count and len(truth):
-            watch(
-                piece.inputs[audited],
-                answer.mean[audited],
-                self._space.verdicts[: len(truth)],
-                truth,
-                self.regions,
-                self._atol,
-                self._rtol,
-                self.controller.cap,
-                self.state.alarms.level,
-                self.counts.regions[:count],
-            )
-
-    def _count_boxes(self, piece: Piece, answer: Answer, truth: Floats) -> None:
-        """Count decisions and audits by box, where there are boxes."""
-        if not self.boxes.names:
-            return
-        audited, verdicts = self._space.audited[: len(truth)], self._space.verdicts[: len(truth)]
-        everybody = self._space.reasons[: len(piece.ids)].copy()
-        everybody[audited] = verdicts
-        count_in_boxes(piece.inputs, everybody, self.boxes, self.counts.boxes)
-        audit_in_boxes(
-            piece.inputs[audited],
-            answer.mean[audited],
-            verdicts,
-            truth,
-            self.boxes,
-            self._atol,
-            self._rtol,
-            self.controller.cap,
-            self.counts.boxes,
-        )
-
-    def _count_unanswered(self, piece: Piece, reason: Reason) -> None:
-        """Count decisions by box where there was no answer, and so nothing to accept."""
-        if self.boxes.names:
-            count_in_boxes(piece.inputs, np.full(len(piece.ids), reason, np.uint8), self.boxes, self.counts.boxes)
+        return found[self.observer.regions.find(piece.inputs)] if raised else found
 
     def _try_challenger(self, piece: Piece, defence: Floats, truth: Floats) -> None:
         """Ask the version on trial about the audited elements, and count how both fared."""
@@ -699,7 +486,7 @@ class Route:
         place[...] = before
         if answer.arrived:
             self._repair(questions, answer.mean)
-            compare(defence, answer.mean, truth, self._atol, self._rtol, self.controller.cap, self.counts.trial)
+            self.observer.tried(defence, answer.mean, truth)
 
     def _go_without(self, piece: Piece, reason: Reason, truth: Floats) -> None:
         """No answer came: the truth for everything that was not audited."""
@@ -709,7 +496,7 @@ class Route:
         if len(rest):
             put_rows(rest, len(rest), self._typical_truth(piece.inputs[rest], piece.dt), piece.outputs)
         space.reasons[:count] = reason
-        self._count_unanswered(piece, reason)
+        self.observer.unanswered(piece, reason)
         space.by_reason[reason] += count
         space.sums[0] += count
 
@@ -729,16 +516,6 @@ class Route:
         outputs = np.ascontiguousarray(self.workshop.evaluate(inputs, dt))
         self._spent.truth += time.perf_counter() - started
         return outputs
-
-
-def _ranges(ids: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Give ids, in whatever order, as ascending ranges (k, 2)."""
-    if not len(ids):
-        return np.empty((0, 2), np.int64)
-    ordered = np.sort(ids)
-    edges = np.flatnonzero(np.diff(ordered) != 1)
-    firsts, lasts = np.append(0, edges + 1), np.append(edges, len(ordered) - 1)
-    return np.stack([ordered[firsts], ordered[lasts] + 1], axis=1)
 
 
 def _workspace(count: int, n_in: int, before: Workspace | None = None) -> Workspace:

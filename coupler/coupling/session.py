@@ -17,13 +17,14 @@ from coupler.config import Case
 from coupler.controller import MOST_CALLS, Controller
 from coupler.controller.boxes import Boxes
 from coupler.coupling.account import Account, StepTotals
+from coupler.coupling.call import StepSetting
 from coupler.coupling.counts import Counts
 from coupler.coupling.families import Families
 from coupler.coupling.journal import Journal
 from coupler.coupling.nodes import Nodes, on_first, together
 from coupler.coupling.recorder import TapeRecorder
 from coupler.coupling.reduction import StepReduction
-from coupler.coupling.route import Route, StepSetting
+from coupler.coupling.route import Route
 from coupler.coupling.script import Script
 from coupler.coupling.sharing import SharingSwitch, open_workshop
 from coupler.coupling.statement import Results, statement

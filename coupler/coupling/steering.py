@@ -8,11 +8,12 @@ from collections.abc import Sequence
 
 from coupler.config import Case
 from coupler.coupling.alarmwatch import AlarmWatch
+from coupler.coupling.call import StepSetting
 from coupler.coupling.counts import Counts
 from coupler.coupling.economy import Economy
 from coupler.coupling.learner import Learner
 from coupler.coupling.nodes import Nodes
-from coupler.coupling.route import Route, StepSetting
+from coupler.coupling.route import Route
 from coupler.coupling.succession import Succession
 from coupler.learning.registry import ModelCard, Registry
 from coupler.records import Event, EventKind

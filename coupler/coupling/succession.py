@@ -11,8 +11,9 @@ import numpy as np
 
 from coupler.controller import Limits
 from coupler.controller.trial import Trial, Verdict
+from coupler.coupling.call import StepSetting
 from coupler.coupling.counts import Counts
-from coupler.coupling.route import Route, StepSetting
+from coupler.coupling.route import Route
 from coupler.learning.introduction import ModelIntroduction
 from coupler.learning.registry import ModelCard
 from coupler.records import Event, EventKind
@@ -136,7 +137,7 @@ def take_over(route: Route, card: ModelCard, known: ModelIntroduction) -> None:
     Collective: no.
     """
     route.limits = Limits.of(route.operator.signature, np.array(card.range_lower), np.array(card.range_upper))
-    route.regions = known.regions
+    route.observer.regions = known.regions
     route.state = route.controller.promoted(
         route.state, card.version, card.threshold, held_out=known.held_out, regions=len(known.regions.centres)
     )

@@ -6,9 +6,10 @@ from mpi4py import MPI
 
 from coupler.clock import Stopwatch
 from coupler.controller import AuditedSums, Controller
+from coupler.coupling.call import Audits, CallRecord, Unanswered
 from coupler.coupling.journal import Journal
 from coupler.coupling.nodes import Nodes
-from coupler.coupling.route import Audits, CallRecord, Route, Unanswered
+from coupler.coupling.route import Route
 from coupler.ledger import Ledger, read_ledger
 from coupler.operator import Operator
 from coupler.progress import Progress
@@ -64,7 +65,7 @@ def test_every_call_of_every_rank_is_in_the_ledger_once(folder):
     for step in range(1, STEPS + 1):
         for call in range(_calls(RANK, step)):
             journal.record(call % 2, _record(step, call))
-            routes[call % 2].on_audits(_audits(step, call))
+            routes[call % 2].observer.on_audits(_audits(step, call))
         journal.note(_progress)
         journal.step(step)
     journal.flush()

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from coupler.clock import Stopwatch
 from coupler.controller import Controller, Limits, Mode, audited_sums, judge, losses, tosses
-from coupler.coupling.route import Audits, CallRecord, Piece, Route
+from coupler.coupling.call import Audits, CallRecord, Piece
+from coupler.coupling.route import Route
 from coupler.errors import CouplerError
 from coupler.exchange import Answer, InProcessTransport, SlotShape, Transport
 from coupler.field import Field
@@ -294,7 +295,7 @@ def test_who_went_without_an_answer_goes_without_again_whoever_has_the_element(r
 def test_audits_are_told_one_by_one_where_somebody_listens() -> None:
     route, (inputs, ids) = _route(), _elements(900)
     told: list[Audits] = []
-    route.on_audits = told.append
+    route.observer.on_audits = told.append
 
     _, record = _evaluate(route, inputs, ids)
 
@@ -392,3 +393,42 @@ def test_counts_of_a_step_add_up_until_they_are_cleared() -> None:
     assert route.counts.elements == sum(counts)
     route.counts.clear()
     assert route.counts.elements == 0
+
+
+def _soft(**rules: float) -> Route:
+    controller = Controller(audit_rate=0.1, threshold=THRESHOLD, **rules)
+    route = Route(OPERATOR, controller, seed=SEED, deadline=1.0, must_answer=False, stopwatch=Stopwatch())
+    route.transport = InProcessTransport(SlotShape(0, CAPACITY, 2, 2), _predict, lambda version: None)
+    promoted = controller.promoted(route.state, 1, 1.0)
+    route.state = replace(promoted, gate=replace(promoted.gate, stopped=False))
+    route.limits = Limits.of(OPERATOR.signature, np.zeros(2), np.array([0.95, 1.0]))
+    return route
+
+
+def test_just_below_the_threshold_answer_and_truth_are_mixed_and_nothing_is_counted_otherwise() -> None:
+    inputs, ids = _elements(CAPACITY)
+    plain, expected = _evaluate(_route(), inputs, ids)
+
+    mixed, record = _evaluate(_soft(blend=0.5), inputs, ids)
+
+    assert (record.reasons, record.sums) == (expected.reasons, expected.sums)
+    truth, depth = _truth(inputs, DT), (THRESHOLD - inputs[:, 1]) / (0.5 * THRESHOLD)
+    weight = np.clip(depth, 0, 1) ** 2 * (3 - 2 * np.clip(depth, 0, 1))
+    moved = (mixed != plain).any(axis=1)
+    assert moved.sum() > 50
+    assert set(np.flatnonzero(moved)) <= set(np.flatnonzero((depth > 0) & (depth <= 1)))
+    np.testing.assert_allclose(
+        mixed[moved], weight[moved, None] * plain[moved] + (1 - weight[moved, None]) * truth[moved], rtol=1e-12
+    )
+
+
+def test_who_was_accepted_last_time_stays_so_with_a_slightly_higher_score() -> None:
+    route, (inputs, ids) = _soft(hysteresis=0.2), _elements(CAPACITY)
+    _evaluate(route, inputs, ids)
+    inputs[:, 1] *= 1.1  # the score
+
+    _, record = _evaluate(route, inputs, ids)
+
+    _, strict = _evaluate(_route(), inputs, ids)
+    assert record.reasons[Reason.ACCEPTED] > strict.reasons[Reason.ACCEPTED]
+    assert record.reasons[Reason.OUT_OF_RANGE] == strict.reasons[Reason.OUT_OF_RANGE]

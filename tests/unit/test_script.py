@@ -12,8 +12,8 @@ from mpi4py import MPI
 
 from coupler.config import case_from
 from coupler.coupling import Coupling
+from coupler.coupling.call import CallRecord, Unanswered, id_ranges
 from coupler.coupling.entries import Groups, OperatorCall
-from coupler.coupling.route import CallRecord, Unanswered, _ranges
 from coupler.coupling.script import Absences, Absent, Script
 from coupler.errors import ConfigError, CouplerError
 from coupler.ledger import EVENT, RECORD, STEP, UNANSWERED, UNANSWERED_IDS, LedgerFile
@@ -29,7 +29,7 @@ IDS = st.lists(st.integers(0, 60), unique=True, max_size=30).map(lambda ids: np.
 
 @given(ids=IDS)
 def test_ranges_hold_the_ids_they_were_made_of_in_as_few_pieces_as_can_be(ids: np.ndarray) -> None:
-    ranges = _ranges(ids)
+    ranges = id_ranges(ids)
 
     numbers = [number for first, stop in ranges.tolist() for number in range(first, stop)]
     assert numbers == sorted(ids.tolist())
@@ -42,7 +42,7 @@ def test_whoever_went_without_an_answer_does_so_again_on_any_rank(
 ) -> None:
     lost = np.setdiff1d(lost, late)
     groups = [(Reason.TIMEOUT, late), (Reason.SERVER_LOST, lost)]
-    absences = Absences({(4, 1): [Absent(reason, _ranges(ids)) for reason, ids in groups if len(ids)]})
+    absences = Absences({(4, 1): [Absent(reason, id_ranges(ids)) for reason, ids in groups if len(ids)]})
 
     reasons = absences(4, 1, asked)
 
@@ -56,7 +56,7 @@ def test_whoever_went_without_an_answer_does_so_again_on_any_rank(
 
 
 def test_a_group_that_is_the_same_in_every_call_is_written_once() -> None:
-    groups, ids = Groups(rank=3), _ranges(np.array([7, 8, 9, 20]))
+    groups, ids = Groups(rank=3), id_ranges(np.array([7, 8, 9, 20]))
     calls = [OperatorCall(1, _call(step, Unanswered(Reason.SERVER_LOST, ids.copy()))) for step in (1, 2)]
 
     first = groups.rows([*calls, OperatorCall(1, _call(3))])

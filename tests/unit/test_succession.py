@@ -210,7 +210,7 @@ def replace_challenger(stage: Stage, challenger: int):  # type: ignore[no-untype
 def test_alarmed_regions_go_to_the_truth_with_their_reason() -> None:
     stage = Stage()
     stage.introduce(1)
-    stage.route.regions = Regions(np.array([[0.0], [1.0]]), np.ones(1))
+    stage.route.observer.regions = Regions(np.array([[0.0], [1.0]]), np.ones(1))
     alarms = replace(stage.route.state.alarms.renewed(2), raised=(True, False))
     stage.route.state = replace(stage.route.state, alarms=alarms)
     inputs, found = np.random.default_rng(1).random((ELEMENTS, 1)), np.empty((ELEMENTS, 1))
