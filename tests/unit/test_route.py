@@ -395,8 +395,8 @@ def test_counts_of_a_step_add_up_until_they_are_cleared() -> None:
     assert route.counts.elements == 0
 
 
-def _soft(**rules: float) -> Route:
-    controller = Controller(audit_rate=0.1, threshold=THRESHOLD, **rules)
+def _soft(*, hysteresis: float = 0.0, blend: float = 0.0) -> Route:
+    controller = Controller(audit_rate=0.1, threshold=THRESHOLD, hysteresis=hysteresis, blend=blend)
     route = Route(OPERATOR, controller, seed=SEED, deadline=1.0, must_answer=False, stopwatch=Stopwatch())
     route.transport = InProcessTransport(SlotShape(0, CAPACITY, 2, 2), _predict, lambda version: None)
     promoted = controller.promoted(route.state, 1, 1.0)
