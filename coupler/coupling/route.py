@@ -469,7 +469,8 @@ class Route:
 
     def _barred(self, piece: Piece) -> NDArray[np.bool_]:
         """Say which elements lie in a region under alarm; nobody is looked at while there is none."""
-        raised = self.state.alarms.raised if self.state.alarms.any else ()
+        heeds = self.controller.uses_gate and self.state.alarms.any
+        raised = self.state.alarms.raised if heeds else ()
         found: NDArray[np.bool_] = np.array(raised, np.bool_)
         return found[self.observer.regions.find(piece.inputs)] if raised else found
 
