@@ -94,9 +94,10 @@ def _draw_panel(axes: Axes, rows: Sequence[Row]) -> None:
     axes.xaxis.set_minor_locator(NullLocator())
     axes.axvspan(target, 2.0, color=TARGET, alpha=0.08, linewidth=0)
     axes.axvline(target, color=TARGET, linewidth=1.0)
-    # Ours last, on top of the others.
+    # Ours on top of the others, and the small ones, which lie around it, on top of it.
     for row in sorted(rows, key=lambda row: row["system"] == "budget"):
         _mark(axes, row, "", 6.5)
+    for row in rows:
         if row["system"] != "budget" and "equal_loss_true_loss" in row:
             _mark(axes, row, "equal_loss_", 3.5)
     axes.set_ylim(bottom=-0.03)

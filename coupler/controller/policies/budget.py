@@ -1,6 +1,6 @@
 """The budget: the threshold follows each step's audits, and nothing is accepted while the bound has no room.
 
-Why the rule is what it is, and what was tried instead, is in ``docs/decisions/0004-threshold-rule.md``.
+Why the rule is what it is, and what was tried instead, is in ``docs/decisions``: 0004 and 0017.
 """
 
 import math
@@ -14,8 +14,13 @@ from coupler.controller.policies.policy import GateState, Introduction, Policy
 _STEPS_AHEAD = 2
 # Largest move of the threshold per step without a loss, per audited loss of 1, and downwards in one step.
 _GROWTH, _GAIN, _HALVING = 0.15, 0.05, math.log(2.0)
-# The threshold aims at this share of the target; from the second number on, towards the target, at less and less.
+# The threshold aims at no more than this share of the target; from the second number on, towards the target, at less
+# and less of what it would aim at.
 _AIM, _EASE, _LEAST_AIM = 0.9, 0.07, 0.25
+# Room beyond this share of the target was saved, by a long shadow phase for example, and is spent.
+_SAVED = 0.3
+# So many accepted elements that the price of the certificate is in the bound, whatever was accepted before.
+_MANY = 2**31
 # The threshold is multiplied, so it must neither reach zero nor overflow.
 _THRESHOLD_LEAST, _THRESHOLD_MOST = 1e-6, 1e6
 
@@ -101,13 +106,26 @@ class Budget(Policy):
         due = self._due(sums)
         if due == 0:
             return threshold
-        room = 1.0 - self.rules.certificate.loss_bound(tally) / self.rules.target
-        aim = min(_AIM, max(_LEAST_AIM, room / _EASE))
+        aim = self._aim(tally, sums.audit_rate)
         gain = min(_GAIN, _GROWTH / (_AIM * due))
         change = max(-_HALVING, gain * (aim * due - _lost(findings)))
         if sums.refused == 0:
             change = min(change, 0.0)  # nothing to gain from a higher one, and the first bad scores would pass below it
         return _clamped(threshold * math.exp(change))
+
+    def _aim(self, tally: Tally, audit_rate: float) -> float:
+        """Share of the target that a step may lose, so that the bound keeps its distance from the target.
+
+        While few losses were seen the bound rises by more than what is lost: the aim is the target over that.
+        """
+        none, one = (self._ceiling_after(tally, audit_rate, loss) for loss in (0, UNIT))
+        rise = max(audit_rate * (one - none) / UNIT, 1.0)  # of the certified loss, per true loss
+        room = 1.0 - none / (UNIT * max(tally.decisions, 1) * self.rules.target)
+        return min(1.0, max(_LEAST_AIM, room / _EASE)) * min(_AIM, 1.0 / rise + max(room - _SAVED, 0.0))
+
+    def _ceiling_after(self, tally: Tally, audit_rate: float, loss: int) -> int:
+        sums = AuditedSums(audit_rate, _MANY, _MANY, _MANY, loss)
+        return self.rules.certificate.add(tally, sums).loss.ceiling
 
     def _must_stop(self, tally: Tally, watch: Watch) -> bool:
         """Whether the bound is above the target, or would be if the next steps are as the last ones were."""
