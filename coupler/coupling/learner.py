@@ -232,6 +232,7 @@ class Learner:
             target=case.controller.target,
             step=step,
             incumbent=state.version or None,
+            needed=self._route.needed_versions,
         )
 
     def _round_ended(self, step: int, totals: Counts) -> bool:

@@ -238,6 +238,11 @@ class Route:
         return self._record(step, call, space.by_reason.tolist(), space.sums.tolist())
 
     @property
+    def needed_versions(self) -> tuple[int, ...]:
+        """Versions that are asked now, and must be whatever else is loaded."""
+        return tuple(sorted({self.state.version, self.challenger} - {0}))
+
+    @property
     def loss_bound(self) -> float:
         """Certified mean loss per decision, as of the last step taken in."""
         return self.controller.certificate.loss_bound(self.state.tally)

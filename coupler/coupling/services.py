@@ -165,7 +165,7 @@ class OwnLines:
         predictor = Predictor(shape.n_in, shape.n_out, self._device, wanted.threads, form=wanted.form, timed=timed)
 
         def load(version: int) -> None:
-            load_as_agreed(predictor, self._registry, self._registry.card(name, version))
+            load_as_agreed(predictor, self._registry, self._registry.card(name, version), route.needed_versions)
 
         return InProcessTransport(shape, predictor.predict, load)
 

@@ -60,6 +60,8 @@ class TrainingTask(BaseModel):
         Version that answers now: where the training starts from, and what the candidate must beat.
     resumable : int or None
         Step from which the run may be resumed: what trainings after it will use stays on disk, too.
+    needed : tuple of int
+        Versions that must stay loaded where the candidate is: the one that answers, and one it may be taken back for.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -80,6 +82,7 @@ class TrainingTask(BaseModel):
     target: float
     step: int
     incumbent: int | None
+    needed: tuple[int, ...] = ()
     resumable: int | None = None
 
 

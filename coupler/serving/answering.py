@@ -4,7 +4,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,13 +99,13 @@ class Models:
             with self._answering:
                 self._page_lock.take(memory)
 
-    def load(self, operator: int, version: int) -> None:
-        """Load a version from the registry; it may be asked once this has returned."""
+    def load(self, operator: int, version: int, needed: Collection[int] = ()) -> None:
+        """Load a version from the registry beside those that are needed; it may be asked once this has returned."""
         card = self._registry.card(self._operators[operator], version)
         predictor = self._predictors[operator]
         # A forward must not be recorded on a GPU while another one runs there.
         with self._answering if self._device.type == "cuda" else nullcontext():
-            load_as_agreed(predictor, self._registry, card)
+            load_as_agreed(predictor, self._registry, card, needed)
         _log.info("%s, version %d: %s", card.operator, version, predictor.choices[version].sentence)
 
     def routines(self) -> dict[tuple[int, int], Routine]:

@@ -1,7 +1,7 @@
 """The forward pass: versions of a model on one device, each in the form that was found best for it."""
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -75,7 +75,13 @@ class Predictor:
         return {version: form.routine for version, form in forms if isinstance(form, FusedForm) and form.routine}
 
     def load(
-        self, version: int, surrogate: Surrogate, card: ModelCard | None = None, *, form: str | None = None
+        self,
+        version: int,
+        surrogate: Surrogate,
+        card: ModelCard | None = None,
+        *,
+        form: str | None = None,
+        needed: Collection[int] = (),
     ) -> None:
         """Take a version in, choose its form, and let the oldest version go.
 
@@ -91,6 +97,9 @@ class Predictor:
             What is known of it: it is tried on rows of the range it was trained on.
         form : str, optional
             The form of this version, whatever it is like.
+        needed : collection of int
+            Other versions that must stay, however many came after them: the one that answers, and the one before it
+            while it may be taken back.
 
         Raises
         ------
@@ -101,8 +110,9 @@ class Predictor:
         found = choose_form(self._device, surrogate.eval(), samples, form=form or self._form, timed=self._timed)
         self._versions[version] = _Loaded(*found)
         self._versions.move_to_end(version)  # one that is loaded again is not the oldest any more
-        while len(self._versions) > _KEPT_VERSIONS:
-            self._versions.popitem(last=False)
+        surplus = max(len(self._versions) - _KEPT_VERSIONS, 0)
+        for old in [one for one in self._versions if one not in needed and one != version][:surplus]:
+            del self._versions[old]
 
     def predict(self, parts: Sequence[Rows], version: int) -> None:
         """Answer every part of a batch in place.

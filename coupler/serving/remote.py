@@ -61,9 +61,9 @@ class RemoteServer:
         """Give its process number; the call returns once the actor exists."""
         return os.getpid()
 
-    def load(self, operator: int, version: int) -> None:
+    def load(self, operator: int, version: int, needed: Sequence[int] = ()) -> None:
         """Load a version from the registry; relays may ask for it once this has returned."""
-        self._models.load(operator, version)
+        self._models.load(operator, version, needed)
 
     def answer(self, heading: Heading, parts: Sequence[Floats]) -> tuple[float, Floats]:
         """Answer a question from the object store.

@@ -2,6 +2,7 @@
 
 import logging
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from coupler.exchange import Arena, ArenaAddress, Desk
@@ -48,9 +49,9 @@ class Server:
         """Say where it runs; the call returns once the actor exists."""
         return ServerReport(os.getpid(), self._models.device, self._threads)
 
-    def load(self, operator: int, version: int) -> None:
+    def load(self, operator: int, version: int, needed: Sequence[int] = ()) -> None:
         """Load a version from the registry; ranks may ask for it once this has returned."""
-        self._models.load(operator, version)
+        self._models.load(operator, version, needed)
         self._desk.learn(self._models.routines())
 
     def serve(self) -> None:

@@ -42,15 +42,15 @@ class TrainingActor:
         """
         outcome = train(task)
         if outcome.candidate is not None:
-            self._load(operator, outcome.candidate.version)
+            self._load(operator, outcome.candidate.version, task.needed)
         version = None if outcome.candidate is None else outcome.candidate.version
         RoundFolder(task.models, task.operator).publish(
             number, RoundOutcome(candidate=version, sentence=outcome.sentence)
         )
 
-    def _load(self, operator: int, version: int) -> None:
+    def _load(self, operator: int, version: int, needed: Sequence[int]) -> None:
         """Have all servers load a version at the same time; one that is gone stops nobody, its ranks know."""
-        for loading in [server.load.remote(operator, version) for server in self._servers]:
+        for loading in [server.load.remote(operator, version, needed) for server in self._servers]:
             try:
                 ray.get(loading)
             except ray.exceptions.RayActorError:

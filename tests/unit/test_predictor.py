@@ -234,6 +234,15 @@ def test_the_last_three_versions_are_kept() -> None:
         _answer(predictor, np.zeros((1, 3)), np.ones(1), 1)
 
 
+def test_a_version_that_answers_stays_however_many_candidates_come_after_it() -> None:
+    predictor = Predictor(3, 2, CPU)
+    for version in range(1, 9):
+        predictor.load(version, Plain(float(version)), needed=(1,))
+
+    assert list(predictor.choices) == [1, 7, 8]
+    assert _answer(predictor, np.zeros((1, 3)), np.ones(1), 1)[0, 0] == 1
+
+
 def test_a_version_that_is_loaded_again_is_the_newest() -> None:
     predictor = Predictor(3, 2, CPU)
     for version in (1, 2, 3, 1, 4):
