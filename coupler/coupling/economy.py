@@ -78,6 +78,12 @@ class Economy:
         self._routes[index].off = False
         return [self._event(step, index, EventKind.SWITCHED_ON, "another version may do better")]
 
+    def finish(self) -> None:
+        """Complete what is under way. Collective: completes one, if it was begun."""
+        if self._request is not None:
+            wait([self._request])
+            self._request = None
+
     def worthwhile(self, index: int) -> bool:
         """Whether it makes sense to train for an operator: whether the surrogate could pay at all."""
         return self.switches[index].hopeful

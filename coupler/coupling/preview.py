@@ -6,6 +6,7 @@ neither servers nor training are worth their start.
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -22,10 +23,12 @@ Floats = NDArray[np.float64]
 
 # More elements than that say no more; the fewest seconds of so many tries count.
 _MOST_ELEMENTS, _TRIES = 16384, 5
+# No asking takes that long, for a call and for an element [s]; so many elements are tried first.
+_CALL_SECONDS, _DEAR_SECONDS, _FEW = 1e-3, 2e-6, (1, 32)
 
 
 class PreviewCosts(NamedTuple):
-    """Seconds for the same elements on this rank.
+    """Seconds for the same elements on this rank; where the truth is dear nobody asks what asking costs, and it is 0.
 
     Attributes
     ----------
@@ -61,6 +64,12 @@ def preview(operator: Operator, inputs: Floats, dt: float) -> PreviewCosts:
     inputs = np.ascontiguousarray(inputs[:_MOST_ELEMENTS])
     if not len(inputs):
         return PreviewCosts(0.0, 0.0)
+    for count in _FEW:
+        # What is dear is found out with few elements; the first call may compile, and is not timed.
+        operator.evaluate_truth(inputs[:count], dt)
+        seconds = _timed(partial(operator.evaluate_truth, inputs[:count], dt))
+        if seconds > _CALL_SECONDS + _DEAR_SECONDS * min(count, len(inputs)):
+            return PreviewCosts(truth=seconds, asking=0.0)
     truth = operator.evaluate_truth(inputs, dt)
     asked, outputs, ids = _asked(operator, truth, len(inputs)), np.empty_like(truth), np.arange(len(inputs))
     return PreviewCosts(

@@ -99,7 +99,9 @@ class Steering:
         return events
 
     def flush(self) -> None:
-        """Write the samples not yet on disk. Collective: yes."""
+        """Write the samples not yet on disk, and leave nothing under way. Collective: yes."""
+        if self._economy is not None:
+            self._economy.finish()
         for learner in self._learners:
             learner.flush()
 

@@ -1,5 +1,7 @@
 """The economy of a run: seconds become windows, windows become switches, and events say so with their figures."""
 
+import time
+
 import numpy as np
 import pytest
 from mpi4py import MPI
@@ -108,6 +110,22 @@ def test_a_preview_finds_a_truth_hopeless_that_only_copies_and_not_one_that_comp
 
     assert preview(OPERATOR, elements, 0.1).hopeless
     assert not preview(costly, elements, 0.1).hopeless
+
+
+def test_a_dear_truth_is_found_out_with_a_handful_of_elements() -> None:
+    seen: list[int] = []
+
+    def dear(inputs: np.ndarray, dt: float) -> np.ndarray:
+        seen.append(len(inputs))
+        deadline = time.perf_counter() + 2e-3
+        while time.perf_counter() < deadline:
+            pass
+        return inputs
+
+    costs = preview(Operator(dear, inputs=["a"], outputs=["a"], atol=1.0, rtol=0.0), np.zeros((20_000, 1)), 0.1)
+
+    assert not costs.hopeless
+    assert max(seen) <= 32
 
 
 def test_a_rank_without_elements_has_nothing_against_it() -> None:
