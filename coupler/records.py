@@ -119,6 +119,10 @@ class EventKind(StrEnum):
     SWITCHED_ON = "switched-on"
 
 
+TAKEOVERS = (EventKind.PROMOTED, EventKind.ROLLED_BACK)
+"""What lets another version answer."""
+
+
 class Event(NamedTuple):
     """Something that changed how the steps after it were decided; the same on every rank.
 

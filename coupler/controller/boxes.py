@@ -38,35 +38,49 @@ class Boxes(NamedTuple):
 
     @staticmethod
     def of(signature: Signature, ranges: Mapping[str, Mapping[str, Sequence[float]]]) -> "Boxes":
-        """Read the boxes of a case.
+        """Read those boxes of a case that lie in this operator's input space.
 
         Parameters
         ----------
         signature : Signature
             Of the operator.
         ranges : mapping of box to mapping of input to (float, float)
-            Ranges of the inputs that matter; the others may be anything.
-
-        Raises
-        ------
-        ConfigError
-            If there is no such input, or a range is empty.
+            Ranges of the inputs that matter; the others may be anything. A box with an input that the operator has not
+            is another operator's.
 
         Collective: no.
         """
-        names, inputs = tuple(ranges), signature.input_names
+        inputs = signature.input_names
+        mine = {box: sides for box, sides in ranges.items() if set(sides) <= set(inputs)}
+        names = tuple(mine)
         lower, upper = np.full((len(names), len(inputs)), -np.inf), np.full((len(names), len(inputs)), np.inf)
-        for place, (box, sides) in enumerate(ranges.items()):
+        for place, sides in enumerate(mine.values()):
             for name, (low, high) in sides.items():
-                if name not in inputs:
-                    raise ConfigError(
-                        f"[controller.box.{box}]: the operator has no input "
-                        f'"{name}".{did_you_mean(name, inputs)} It has {", ".join(inputs)}.'
-                    )
-                if not low < high:
-                    raise ConfigError(f"[controller.box.{box}]: {name} = [{low}, {high}] is empty: lower end first.")
                 lower[place, inputs.index(name)], upper[place, inputs.index(name)] = low, high
         return Boxes(names, lower, upper)
+
+
+def check_boxes(signatures: Sequence[Signature], ranges: Mapping[str, Mapping[str, Sequence[float]]]) -> None:
+    """Refuse boxes that lie in no operator's input space, or hold nothing.
+
+    Raises
+    ------
+    ConfigError
+        If no operator has all inputs of a box, or a range is empty.
+
+    Collective: no.
+    """
+    known = sorted({name for signature in signatures for name in signature.input_names})
+    for box, sides in ranges.items():
+        if not any(set(sides) <= set(signature.input_names) for signature in signatures):
+            strange = next((name for name in sides if name not in known), next(iter(sides)))
+            raise ConfigError(
+                f"[controller.box.{box}]: no operator has the inputs {', '.join(sides)} "
+                f'together; "{strange}" is among them.{did_you_mean(strange, known)} There are {", ".join(known)}.'
+            )
+        for name, (low, high) in sides.items():
+            if not low < high:
+                raise ConfigError(f"[controller.box.{box}]: {name} = [{low}, {high}] is empty: lower end first.")
 
 
 def box_sums(numbers: Integers, audit_rate: float) -> tuple[AuditedSums, ...]:

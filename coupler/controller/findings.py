@@ -25,9 +25,9 @@ SCORE_BINS = 2 * _OCTAVES * BINS_PER_OCTAVE
 SCORE_ROWS = 4
 TRUTHS = 5
 AUDITED, AUDITED_LOSS, REFUSED, REFUSED_LOSS = range(SCORE_ROWS)
-# Errors and ratios are counted in units of 2**-20, up to as much again.
+# Errors and ratios are counted in units of 2**-20, up to 2**12: sums of two thousand million elements are exact.
 ERROR_UNIT = 2**20
-_LARGEST_ERROR, _LEAST_SCORE = float(2**20), 1e-12
+_LARGEST_ERROR, _LEAST_SCORE = float(2**12), 1e-12
 
 _ACCEPTED, _SCORE, _BUDGET, _ALARM = int(Reason.ACCEPTED), int(Reason.SCORE), int(Reason.BUDGET), int(Reason.ALARM)
 
@@ -188,7 +188,8 @@ def _measure(
             if accepted:
                 outputs[0, j] += np.int64(np.ceil(min(error / cap, 1.0) * UNIT))
                 outputs[1, j] += error > 1.0
-        place, row = _bin(score[i], unit), AUDITED if accepted else REFUSED
+        doubt = score[i] if np.isfinite(score[i]) else np.inf  # mode surrogate takes answers without one
+        place, row = _bin(doubt, unit), AUDITED if accepted else REFUSED
         scores[row, place] += 1
         scores[row + 1, place] += np.int64(np.ceil(min(worst / cap, 1.0) * UNIT))
         truths[0] += 1
@@ -196,4 +197,4 @@ def _measure(
         if verdicts[k] == _BUDGET:
             truths[3] += 1
             truths[4] += np.int64(np.ceil(min(worst / cap, 1.0) * UNIT))
-        truths[2] += np.int64(min(worst / max(score[i], _LEAST_SCORE), _LARGEST_ERROR) * ERROR_UNIT)
+        truths[2] += np.int64(min(worst / max(doubt, _LEAST_SCORE), _LARGEST_ERROR) * ERROR_UNIT)

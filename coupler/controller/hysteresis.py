@@ -12,18 +12,18 @@ from coupler.controller.limits import Floats
 
 
 class _Remembered(NamedTuple):
-    """What the gate said of some elements the last time."""
+    """What the gate said of the elements of a call."""
 
+    step: int
     ids: NDArray[np.int64]
     accepted: NDArray[np.bool_]
 
 
 class Hysteresis:
-    """Remembers, call by call, which elements the gate accepted; by id, so elements may come in another order.
+    """Remembers, call by call, which elements the gate accepted in the step before; by id, so in any order and pieces.
 
-    It looks at past steps only, so the certificate does not notice. Of a call that is asked in several rounds the last
-    one is remembered. What an element was told on another rank is not known here: bits depend on the ranks where
-    elements move between them.
+    It looks at past steps only, so the certificate does not notice. What an element was told on another rank is not
+    known here: bits depend on the ranks where elements move between them.
 
     Parameters
     ----------
@@ -34,9 +34,10 @@ class Hysteresis:
 
     def __init__(self, share: float) -> None:
         self._share = share
+        self._now: dict[int, _Remembered] = {}
         self._before: dict[int, _Remembered] = {}
 
-    def eased(self, score: Floats, ids: NDArray[np.int64], call: int) -> Floats:
+    def eased(self, score: Floats, ids: NDArray[np.int64], step: int, call: int) -> Floats:
         """Give the scores to judge by.
 
         Parameters
@@ -44,11 +45,12 @@ class Hysteresis:
         score : ndarray (n,)
             The surrogate's.
         ids : ndarray (n,) of int64
-            Global ids.
-        call : int
-            Number of the call within the step.
+            Global ids of a call's elements, or of a piece of them.
+        step, call : int
+            The step, and the number of the call within it.
         """
-        before = self._before.get(call) if self._share else None
+        latest = self._now.get(call) if self._share else None
+        before = self._before.get(call) if latest is not None and latest.step == step else latest
         if before is None:
             return score
         if before.ids.shape == ids.shape and (before.ids == ids).all():
@@ -57,7 +59,13 @@ class Hysteresis:
             taken = np.isin(ids, before.ids[before.accepted])
         return np.where(taken, score / (1.0 + self._share), score)
 
-    def remember(self, accepted: NDArray[np.bool_], ids: NDArray[np.int64], call: int) -> None:
-        """Take in what the gate said of the same elements; audited ones included."""
-        if self._share:
-            self._before[call] = _Remembered(ids.copy(), accepted)
+    def remember(self, accepted: NDArray[np.bool_], ids: NDArray[np.int64], step: int, call: int) -> None:
+        """Take in what the gate said of a call's elements, or of one more piece of them; audited ones included."""
+        if not self._share:
+            return
+        latest = self._now.get(call)
+        if latest is not None and latest.step == step:
+            ids, accepted = np.concatenate([latest.ids, ids]), np.concatenate([latest.accepted, accepted])
+        elif latest is not None:
+            self._before[call] = latest
+        self._now[call] = _Remembered(step, ids.copy(), accepted)

@@ -17,7 +17,7 @@ from coupler.clock import Stopwatch
 from coupler.config import Case, read_case
 from coupler.controller import Controller
 from coupler.controller.auditing import chosen_audit_rate
-from coupler.controller.boxes import Boxes
+from coupler.controller.boxes import check_boxes
 from coupler.coupling.nodes import abort, on_first
 from coupler.coupling.preview import PreviewCosts, preview
 from coupler.coupling.script import Script
@@ -87,13 +87,13 @@ class Coupling:
         self.case = script.case if script is not None else case if isinstance(case, Case) else read_case(case)
         self.stopwatch = Stopwatch()
         named = {"operator": operators} if isinstance(operators, Operator) else dict(operators)
-        for shown in named.values():  # refused now if they do not fit
-            Boxes.of(shown.signature, self.case.controller.box)
+        self.case = _with_audit_rate(self.case, self._comm.allreduce(elements or 0) * len(named))
+        check_boxes([shown.signature for shown in named.values()], self.case.controller.box)
         most = self.case.exchange.slot_elements
         self._plan = SessionPlan(
             case=self.case,
             operators=_with_tolerances(named, self.case),
-            controller=_controller(self.case, self._comm.allreduce(elements or 0)),
+            controller=_controller(self.case),
             out=None if out is None else Path(out),
             name=name,
             elements=min(_FIRST_ELEMENTS if elements is None else elements, most),
@@ -360,6 +360,8 @@ class Coupling:
         if not self._comm.allreduce(mine, MPI.LAND):
             return ""
         costs = self._comm.allreduce(np.sum(list(self._previews.values()), axis=0))
+        if not costs[0]:
+            return ""  # nobody had an element yet
         return (
             f"never switched on: for the elements at the start the truth takes {costs[0] * 1e6:.3g} µs in all, and "
             f"asking alone {costs[1] * 1e6:.3g} µs"
@@ -428,16 +430,31 @@ def _with_tolerances(operators: Mapping[str, Operator], case: Case) -> dict[str,
     }
 
 
-def _controller(case: Case, elements: int) -> Controller:
-    """Make the rules of a case for so many elements on all ranks, 0 if nobody knows."""
+def _with_audit_rate(case: Case, elements: int) -> Case:
+    """Put the audit rate in where it is to be chosen, so that the effective case has it and a replay finds it.
+
+    Parameters
+    ----------
+    case : Case
+        As it was asked for.
+    elements : int
+        Decisions of a step, on all ranks; 0 if nobody knows.
+    """
+    section = case.controller
+    if section.audit_rate != "auto":
+        return case
+    if not elements:
+        raise ConfigError(
+            'controller.audit_rate = "auto" is chosen from the number of decisions, and nobody knows how many '
+            "there will be: pass elements= to Coupling, or give a number, for example 0.02."
+        )
+    rate = chosen_audit_rate(elements * case.run.steps, section.target, section.delta)
+    return case.model_copy(update={"controller": section.model_copy(update={"audit_rate": rate})})
+
+
+def _controller(case: Case) -> Controller:
     section, rate = case.controller, case.controller.audit_rate
-    if rate == "auto":
-        if not elements:
-            raise ConfigError(
-                'controller.audit_rate = "auto" is chosen from the number of decisions, and nobody knows how many '
-                "there will be: pass elements= to Coupling, or give a number, for example 0.02."
-            )
-        rate = chosen_audit_rate(elements * case.run.steps, section.target, section.delta)
+    assert rate != "auto"
     return Controller(
         mode=section.mode,
         target=section.target,

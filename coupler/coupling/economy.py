@@ -72,6 +72,8 @@ class Economy:
 
     def renew(self, index: int, step: int) -> list[Event]:
         """Give another version of an operator's model its chance. Collective: no."""
+        # A window that is being judged is the old version's.
+        self._judging = [one for one in self._judging if one != index]
         self.switches[index] = after = self.switches[index].renewed()
         if after.change is not Change.ON:
             return []
@@ -123,10 +125,12 @@ def _reading(route: Route) -> _Reading:
 
 def _spent(route: Route, since: _Reading) -> tuple[int, int, int]:
     """Give physics, coupled and best nanoseconds of this rank since the window began."""
-    physics = (route.elements - since.elements) * route.bulk_cost
     asked = route.asked_seconds - since.asked
     coupled = asked + route.truth_seconds - since.truth
+    physics = (route.elements - since.elements) * route.bulk_cost
     best = asked + route.audit_rate * physics
+    if not physics:  # where nobody knows what physics costs, it is no reason for anything
+        physics = best = coupled
     return int(physics * _NANOSECONDS), int(coupled * _NANOSECONDS), int(best * _NANOSECONDS)
 
 

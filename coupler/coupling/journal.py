@@ -32,6 +32,8 @@ _GATHERED: Mapping[str, np.dtype[np.void]] = {
     "unanswered_ids": UNANSWERED_IDS,
 }
 Table = NDArray[np.void]
+# Rows travel in blocks of so many bytes.
+_BLOCK_BYTES = 64
 
 
 class Journal:
@@ -189,6 +191,11 @@ class Journal:
         self._cost = self._written - started
 
 
+def _padded(data: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Fill up the last block."""
+    return np.concatenate([data, np.zeros(-data.size % _BLOCK_BYTES, np.uint8)])
+
+
 class _Gathering:
     """Rows on their way to rank 0, in two collectives: how many bytes each rank has per table, then the rows.
 
@@ -198,7 +205,7 @@ class _Gathering:
     def __init__(self, comm: MPI.Intracomm, mine: Mapping[str, Table]) -> None:
         self._comm = comm
         parts = [mine[name].view(np.uint8) for name in _GATHERED]
-        self._mine = np.concatenate(parts)
+        self._mine = _padded(np.concatenate(parts))
         self._length = np.array([part.size for part in parts], np.int64)
         self._lengths = np.zeros((comm.size, len(parts)), np.int64)
         self._everyone: NDArray[np.uint8] | None = None
@@ -210,15 +217,22 @@ class _Gathering:
         if self._everyone is not None:
             return self._sorted_out(self._everyone)
         first = self._comm.rank == 0
-        self._everyone = np.empty(int(self._lengths.sum()) if first else 0, np.uint8)
-        arriving = (self._everyone, self._lengths.sum(axis=1)) if first else None
-        self._request = self._comm.Igatherv(self._mine, arriving)
+        blocks = -(-self._lengths.sum(axis=1) // _BLOCK_BYTES)
+        self._everyone = np.empty(int(blocks.sum()) * _BLOCK_BYTES if first else 0, np.uint8)
+        # In blocks: bytes would be too many for MPI's 32-bit counts from 2 GiB on.
+        block = MPI.BYTE.Create_contiguous(_BLOCK_BYTES).Commit()
+        arriving = [self._everyone, blocks, block] if first else None
+        self._request = self._comm.Igatherv([self._mine, self._mine.size // _BLOCK_BYTES, block], arriving)
+        block.Free()
         return None
 
     def _sorted_out(self, everyone: NDArray[np.uint8]) -> dict[str, Table]:
         """Give what came, rank after rank and table after table, by table."""
-        ends = np.cumsum(self._lengths)[:-1]
-        parts = np.split(everyone, ends) if everyone.size else [everyone] * self._lengths.size
+        # What fills a rank's last block is a part of its own, and left aside.
+        filling = -self._lengths.sum(axis=1, keepdims=True) % _BLOCK_BYTES
+        lengths = np.concatenate([self._lengths, filling], axis=1)
+        whole = np.split(everyone, np.cumsum(lengths)[:-1]) if everyone.size else [everyone] * lengths.size
+        parts = [part for place, part in enumerate(whole) if (place + 1) % lengths.shape[1]]
         return {
             name: np.concatenate(parts[place :: len(_GATHERED)]).view(dtype)
             for place, (name, dtype) in enumerate(_GATHERED.items())

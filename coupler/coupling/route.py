@@ -39,6 +39,8 @@ Rows = NDArray[np.int64]
 
 # Share of what was known of the truth's cost that is forgotten with every call.
 _FORGETTING = 0.05
+# Fewer elements at a time say more of what a call costs than of what they do.
+_BULK_ELEMENTS = 64
 _SUMS = len(AuditedSums(audit_rate=1.0, decisions=0).counts)
 # Why a question that would have been asked had no answer: these hang on a clock, or on what broke.
 _UNANSWERED = (Reason.TIMEOUT, Reason.SERVER_LOST)
@@ -46,7 +48,7 @@ _UNANSWERED = (Reason.TIMEOUT, Reason.SERVER_LOST)
 
 @dataclass(slots=True)
 class _Spent:
-    """Seconds of one call, by activity."""
+    """Seconds of one call, by activity; those of a trial are among those of waiting."""
 
     truth: float = 0.0
     wait: float = 0.0
@@ -54,6 +56,7 @@ class _Spent:
     gate: float = 0.0
     model: float = 0.0
     hidden: float = 0.0
+    trial: float = 0.0
 
 
 class Route:
@@ -137,6 +140,7 @@ class Route:
         self.typical_seconds = self.truth_seconds = self.asked_seconds = 0.0
         self.waited_seconds = self.hidden_seconds = 0.0
         self._bulk_elements = self._bulk_seconds = 0.0
+        self._called = False
         self._deadline, self._must_answer, self._stopwatch = deadline, must_answer, stopwatch
         self._coins = Coins(seed, Stream.AUDIT)
         self._n_in, self._n_out = len(operator.signature.inputs), len(operator.signature.outputs)
@@ -152,9 +156,9 @@ class Route:
 
     @property
     def bulk_cost(self) -> float:
-        """Processor time of the truth of one element lately, where all of a call went to it [s]; 0 if none did.
+        """Processor time of the truth of one element lately, of elements not chosen for being difficult [s].
 
-        The few audits of a call would say too much: what a call costs however few its elements would count as theirs.
+        0 if there were none, or only a few at a time.
         """
         return self._bulk_seconds / self._bulk_elements if self._bulk_elements else 0.0
 
@@ -229,7 +233,7 @@ class Route:
             self._go_through(call_whole)
         self.counts.reasons += space.by_reason
         self.counts.audited += space.sums
-        self.asked_seconds += spent.gather + spent.wait + spent.gate
+        self.asked_seconds += spent.gather + spent.wait + spent.gate - spent.trial
         self.waited_seconds += spent.wait
         self.hidden_seconds += spent.hidden
         self._stopwatch.charge("gather", spent.gather)
@@ -356,6 +360,8 @@ class Route:
         self._ask(piece)
         audits = self._toss(piece)
         truth = self._typical_truth(self._space.rest_inputs[:audits], piece.dt) if audits else self._no_truth
+        if self.challenger:
+            truth = truth.copy()  # it is good until the next truth, and the challenger is judged after that of the rest
         answer = self._answer(piece)
         if answer.arrived:
             self._take(piece, answer, truth)
@@ -372,10 +378,7 @@ class Route:
     def _close(self, piece: Piece, reason: Reason) -> None:
         """Compute the truth of everything without asking."""
         self.observer.unanswered(piece, reason)
-        before = self.typical_seconds
         np.copyto(piece.outputs, self._typical_truth(piece.inputs, piece.dt))
-        self._bulk_seconds += self.typical_seconds - before - _FORGETTING * self._bulk_seconds
-        self._bulk_elements += len(piece.ids) - _FORGETTING * self._bulk_elements
         if self.on_truth is not None:
             self.on_truth(piece, np.full(len(piece.ids), reason, np.uint8))
 
@@ -431,7 +434,7 @@ class Route:
         score = self.controller.rule.scores(
             state.gate, Question(piece.inputs, answer.score, piece.ids, piece.step, piece.call)
         )
-        score = self._hysteresis.eased(score, piece.ids, piece.call)
+        score = self._hysteresis.eased(score, piece.ids, piece.step, piece.call)
         left = self._gate.settle(
             piece.inputs,
             answer.mean,
@@ -465,7 +468,7 @@ class Route:
             truth = self._truth(piece.inputs[rows], piece.dt)
             piece.outputs[rows] = mixed(mean[rows], truth, score[rows], self.state.threshold, controller.blend)
         accepted[space.audited[:audits]] = space.verdicts[:audits] == Reason.ACCEPTED
-        self._hysteresis.remember(accepted, piece.ids, piece.call)
+        self._hysteresis.remember(accepted, piece.ids, piece.step, piece.call)
 
     def _repair(self, inputs: Floats, mean: Floats) -> None:
         """Move answers that miss a conserved sum by little onto it."""
@@ -487,8 +490,10 @@ class Route:
         # The inputs are the rank's own, who may look at them again.
         before = place.copy()
         place[...] = questions
+        waited = self._spent.wait
         transport.ask(audits, piece.dt, self.challenger)
         answer = self._answer(piece)
+        self._spent.trial += self._spent.wait - waited
         place[...] = before
         if answer.arrived:
             self._repair(questions, answer.mean)
@@ -513,8 +518,14 @@ class Route:
         """
         borrowed, started = self.workshop.borrowed_seconds, time.thread_time()
         outputs = self._truth(inputs, dt)
-        self.typical_seconds += time.thread_time() - started + self.workshop.borrowed_seconds - borrowed
+        seconds = time.thread_time() - started + self.workshop.borrowed_seconds - borrowed
+        self.typical_seconds += seconds
         self.typical_elements += len(inputs)
+        # The first call may have compiled something; in small ones what a call costs would count as the elements' own.
+        if self._called and len(inputs) >= _BULK_ELEMENTS:
+            self._bulk_seconds += seconds - _FORGETTING * self._bulk_seconds
+            self._bulk_elements += len(inputs) - _FORGETTING * self._bulk_elements
+        self._called = True
         return outputs
 
     def _truth(self, inputs: Floats, dt: float) -> Floats:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from coupler.config import Case, read_case
 from coupler.errors import ConfigError, CouplerError
 from coupler.ledger import Ledger
-from coupler.records import Event, EventKind, Reason
+from coupler.records import TAKEOVERS, Event, EventKind, Reason
 from coupler.runfolder import RunFolder
 from coupler.summary import Summary, read_summary
 
@@ -169,10 +169,16 @@ class Script:
         CouplerError
             If a card or the weights are missing or damaged; the sentence names the file.
         """
+        # A version that took over with the last step answered in none, but is spoken of.
+        taken = [(event.operator, event.version) for event in self.events if event.kind in TAKEOVERS]
         wanted = [
             (name, version)
-            for name, standings in zip(self.operators, self.standings, strict=True)
-            for version in sorted({number for one in standings.values() for number in one[:2]} - {0})
+            for index, (name, standings) in enumerate(zip(self.operators, self.standings, strict=True))
+            for version in sorted(
+                {number for one in standings.values() for number in one[:2]}
+                | {number for operator, number in taken if operator == index} - {0}
+            )
+            if version
         ]
         if not wanted:
             return []

@@ -32,7 +32,7 @@ from coupler.errors import CouplerError, FieldMismatch
 from coupler.exchange.sharing import Bench
 from coupler.operator import Operator
 from coupler.progress import Progress
-from coupler.records import Event, EventKind
+from coupler.records import TAKEOVERS, Event, EventKind
 from coupler.runfolder import claim
 from coupler.summary import ModelSummary, Summary
 from coupler.tape import TapeCall
@@ -207,6 +207,7 @@ class Session:
         """End a step: use the reduction of the step before, start this one's. Collective: yes."""
         self._step += 1
         self._call = 0
+        held = self._held()
         if self._step == 1:
             self._check_ids()
         with self._stopwatch.timing("sync"):
@@ -214,7 +215,7 @@ class Session:
             counts = self._take_in(self._step - 1)
             if self._steering is not None:
                 self._steering.count_outcomes()
-            self._start_reduction()
+            self._start_reduction(held)
         if self._steering is not None:
             with self._stopwatch.timing("learn"):
                 self._note(self._steering.end_step(self._step, counts, setting))
@@ -224,9 +225,10 @@ class Session:
 
     def finish(self, results: Results) -> Summary:
         """Write what is left, stop everything, write the summary. Collective: yes."""
+        held = self._held()
         self._take_in(self._step)
         # Decisions made since the last end of a step count as well.
-        self._start_reduction()
+        self._start_reduction(held)
         self._take_in(self._step + 1)
         self._read()
         seconds = self._stopwatch.seconds
@@ -318,13 +320,17 @@ class Session:
             route.workshop = bench
         return benches
 
-    def _start_reduction(self) -> None:
+    def _held(self) -> tuple[StepSetting, ...]:
+        """Say what held in the step that ends; to be asked before the sums of the step before move it."""
+        return tuple(route.setting for route in self.routes)
+
+    def _start_reduction(self, held: tuple[StepSetting, ...]) -> None:
         for route, bench in zip(self.routes, self._benches, strict=False):
             tally = bench.take_tally()
             route.counts.shared_elements += tally.elements
             route.counts.shared_nanoseconds += tally.nanoseconds
             route.counts.sharing_nanoseconds += tally.overhead
-        self._setting = tuple(route.setting for route in self.routes)
+        self._setting = held
         numbers = [route.counts.numbers for route in self.routes]
         self._reduction.start(numbers[0] if len(numbers) == 1 else np.concatenate(numbers))
         for route in self.routes:
@@ -389,7 +395,7 @@ class Session:
         for event in events:
             self._journal.tell(event)
             self.events.append(event)
-            if event.kind in (EventKind.PROMOTED, EventKind.ROLLED_BACK):
+            if event.kind in TAKEOVERS:
                 assert self._steering is not None
                 self._switches[event.operator].renew()
                 card = self._steering.card(event)

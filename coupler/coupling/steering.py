@@ -16,7 +16,7 @@ from coupler.coupling.nodes import Nodes
 from coupler.coupling.route import Route
 from coupler.coupling.succession import Succession
 from coupler.learning.registry import ModelCard, Registry
-from coupler.records import Event, EventKind
+from coupler.records import TAKEOVERS, Event
 
 
 class Steering:
@@ -93,7 +93,7 @@ class Steering:
             events += self._successions[index].end_step(step, totals, setting)
             events += self._learn(index, step, totals)
         if self._economy is not None:
-            for event in [one for one in events if one.kind in (EventKind.PROMOTED, EventKind.ROLLED_BACK)]:
+            for event in [one for one in events if one.kind in TAKEOVERS]:
                 events += self._economy.renew(event.operator, step)
             events += self._economy.end_step(step)
         return events

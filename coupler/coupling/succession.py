@@ -44,8 +44,11 @@ class Succession:
 
     @property
     def trying(self) -> bool:
-        """Whether a candidate is on trial; a look back at the version before does not count."""
-        return self._trial is not None and not self._mirror
+        """Whether a candidate is on trial; a look back at the version before does not count.
+
+        Nor does a trial that rests, as the surrogate is switched off: the next candidate ends it.
+        """
+        return self._trial is not None and not self._mirror and not self._route.off
 
     def card(self, version: int) -> ModelCard:
         """Give the card of a version that answers, is on trial, or did so lately."""
@@ -53,6 +56,8 @@ class Succession:
 
     def introduce(self, card: ModelCard, step: int) -> Event:
         """Take in a candidate: the first version answers at once, others are tried against the one that does.
+
+        While the surrogate is switched off there is nothing to try it on, and nothing that could go wrong.
 
         Parameters
         ----------
@@ -67,6 +72,11 @@ class Succession:
         if self._route.state.version == 0:
             self._take_over(card)
             said = f"version {card.version} is the first; {_held_out(card)}"
+            return self._event(step, EventKind.PROMOTED, card.version, said)
+        if self._route.off:
+            self._end()
+            self._take_over(card)
+            said = f"version {card.version} takes over while the surrogate is switched off; {_held_out(card)}"
             return self._event(step, EventKind.PROMOTED, card.version, said)
         self._begin(card.version, mirror=False)
         said = f"version {card.version} is tried against version {self._route.state.version}; {_held_out(card)}"

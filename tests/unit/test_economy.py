@@ -30,7 +30,8 @@ class Books:
         self.events: list[Event] = []
         # Some calls went to the truth as a whole before there was a model.
         inputs = np.zeros((ELEMENTS, 1))
-        self.route.evaluate(inputs, np.empty_like(inputs), np.arange(ELEMENTS), 0.1, 1, 0)
+        for step in (1, 2):  # the first one is not timed
+            self.route.evaluate(inputs, np.empty_like(inputs), np.arange(ELEMENTS), 0.1, step, 0)
         self.route._bulk_seconds = truth * self.route._bulk_elements
         self.route.state = controller.promoted(self.route.state, 1, 1.0)
 
@@ -74,6 +75,25 @@ def test_another_version_switches_it_on_again_at_once() -> None:
 
     assert (event.step, event.kind) == (100, EventKind.SWITCHED_ON)
     assert not books.route.off
+
+
+def test_another_version_is_not_judged_on_the_window_of_the_one_before() -> None:
+    books = Books(truth=1e-7, asking=3e-7, fallback=0.1)
+    books.run(WINDOW_STEPS)  # the window is under way to the other ranks
+
+    books.economy.renew(0, WINDOW_STEPS)
+    books.run(1)
+
+    assert books.events == []
+
+
+def test_where_nobody_knows_what_physics_costs_nothing_is_switched_off() -> None:
+    books = Books(truth=0.0, asking=3e-7, fallback=0.1)
+    books.route._bulk_seconds = 0.0
+
+    books.run(500)
+
+    assert books.events == []
 
 
 def test_a_surrogate_that_pays_is_left_alone() -> None:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from coupler.clock import Stopwatch
 from coupler.controller import UNIT, Controller, Limits, tosses
-from coupler.controller.boxes import Boxes
+from coupler.controller.boxes import Boxes, check_boxes
 from coupler.coupling.counts import Counts
 from coupler.coupling.families import Families
 from coupler.coupling.route import Route
@@ -105,11 +105,21 @@ def test_a_run_without_such_statements_has_none() -> None:
 @pytest.mark.parametrize(
     ("ranges", "words"),
     [
-        ({"hot": {"aa": [0.0, 1.0]}}, r"\[controller\.box\.hot\].*no input \"aa\""),
+        ({"hot": {"aa": [0.0, 1.0]}}, r"\[controller\.box\.hot\].*\"aa\" is among them"),
         ({"hot": {"a": [1.0, 1.0]}}, "is empty"),
         ({"hot": {"a": [2.0, 1.0]}}, "lower end first"),
     ],
 )
 def test_a_box_that_makes_no_sense_is_refused_in_words(ranges: dict[str, dict[str, list[float]]], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
-        Boxes.of(OPERATOR.signature, ranges)
+        check_boxes([OPERATOR.signature], ranges)
+
+
+def test_a_box_of_another_operator_is_no_box_of_this_one() -> None:
+    other = Operator(lambda x, dt: x, inputs=["e"], outputs=["e"], atol=1.0, rtol=0.0)
+    ranges = {"left": {"a": [0.0, 0.5]}, "hot": {"e": [1.0, 2.0]}}
+
+    check_boxes([OPERATOR.signature, other.signature], ranges)
+
+    assert Boxes.of(OPERATOR.signature, ranges).names == ("left",)
+    assert Boxes.of(other.signature, ranges).names == ("hot",)

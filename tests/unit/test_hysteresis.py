@@ -13,12 +13,12 @@ THRESHOLD = 1.0
 
 def _after(accepted: list[bool], share: float = 0.1) -> Hysteresis:
     memory = Hysteresis(share)
-    memory.remember(np.array(accepted), IDS, 0)
+    memory.remember(np.array(accepted), IDS, 1, 0)
     return memory
 
 
 def test_who_was_accepted_may_be_a_little_more_doubtful_and_nobody_else() -> None:
-    eased = _after([True, True, False, True]).eased(SCORE, IDS, 0)
+    eased = _after([True, True, False, True]).eased(SCORE, IDS, 2, 0)
 
     assert (eased < THRESHOLD).tolist() == [True, True, False, False]
 
@@ -26,31 +26,42 @@ def test_who_was_accepted_may_be_a_little_more_doubtful_and_nobody_else() -> Non
 def test_elements_are_known_by_their_id_in_any_order_and_number() -> None:
     memory = _after([True, True, False, True])
 
-    eased = memory.eased(np.array([1.05, 1.05, 1.05]), np.array([12, 11, 99]), 0)
+    eased = memory.eased(np.array([1.05, 1.05, 1.05]), np.array([12, 11, 99]), 2, 0)
 
     assert (eased < THRESHOLD).tolist() == [False, True, False]
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1])
 def test_the_first_time_nothing_is_remembered(share: float) -> None:
-    assert Hysteresis(share).eased(SCORE, IDS, 0) is SCORE
+    assert Hysteresis(share).eased(SCORE, IDS, 2, 0) is SCORE
 
 
 def test_calls_are_remembered_apart() -> None:
-    assert _after([True, True, True, True]).eased(SCORE, IDS, 1) is SCORE
+    assert _after([True, True, True, True]).eased(SCORE, IDS, 2, 1) is SCORE
+
+
+@pytest.mark.parametrize("cut", [1, 2, 3])
+def test_a_call_that_is_asked_in_pieces_is_remembered_whole(cut: int) -> None:
+    memory, accepted = Hysteresis(0.1), np.array([True, True, False, True])
+    for step in (1, 2):
+        for part in (slice(None, cut), slice(cut, None)):
+            eased = memory.eased(SCORE[part], IDS[part], step, 0)
+            whole = _after(accepted.tolist()).eased(SCORE, IDS, 2, 0)[part]
+            assert np.array_equal(eased, SCORE[part] if step == 1 else whole)
+            memory.remember(accepted[part], IDS[part], step, 0)
 
 
 def test_a_score_that_is_not_a_number_stays_one() -> None:
-    eased = _after([True, True, True, True]).eased(np.array([np.nan, np.inf, 0.1, 0.1]), IDS, 0)
+    eased = _after([True, True, True, True]).eased(np.array([np.nan, np.inf, 0.1, 0.1]), IDS, 2, 0)
 
     assert not np.isfinite(eased[:2]).any()
 
 
 def test_a_score_that_wanders_around_the_threshold_does_not_change_the_route() -> None:
     memory, ids, routes = Hysteresis(0.2), np.array([1]), []
-    for score in (0.9, 1.05, 0.95, 1.1, 1.3, 1.1, 1.05, 0.9):
-        taken = memory.eased(np.array([score]), ids, 0) < THRESHOLD
-        memory.remember(taken, ids, 0)
+    for step, score in enumerate((0.9, 1.05, 0.95, 1.1, 1.3, 1.1, 1.05, 0.9)):
+        taken = memory.eased(np.array([score]), ids, step, 0) < THRESHOLD
+        memory.remember(taken, ids, step, 0)
         routes.append(bool(taken[0]))
 
     assert routes == [True, True, True, True, False, False, False, True]

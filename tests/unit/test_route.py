@@ -427,8 +427,8 @@ def test_who_was_accepted_last_time_stays_so_with_a_slightly_higher_score() -> N
     _evaluate(route, inputs, ids)
     inputs[:, 1] *= 1.1  # the score
 
-    _, record = _evaluate(route, inputs, ids)
+    record = route.evaluate(inputs, np.empty((CAPACITY, 2)), ids, DT, STEP + 1, CALL)
 
-    _, strict = _evaluate(_route(), inputs, ids)
+    strict = _route().evaluate(inputs, np.empty((CAPACITY, 2)), ids, DT, STEP + 1, CALL)
     assert record.reasons[Reason.ACCEPTED] > strict.reasons[Reason.ACCEPTED]
     assert record.reasons[Reason.OUT_OF_RANGE] == strict.reasons[Reason.OUT_OF_RANGE]

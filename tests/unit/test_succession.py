@@ -222,3 +222,49 @@ def test_alarmed_regions_go_to_the_truth_with_their_reason() -> None:
     assert record.reasons[Reason.ALARM] + record.reasons[Reason.ACCEPTED] + audited == ELEMENTS
     assert abs(record.reasons[Reason.ALARM] - 0.9 * near.sum()) < 30
     np.testing.assert_array_equal(found[near], _truth(inputs[near], 0.1))
+
+
+class _Reused:
+    """A worker that gives the same memory every time, as a node's bench does."""
+
+    borrowed_seconds = 0.0
+
+    def __init__(self) -> None:
+        self._place = np.empty((ELEMENTS, 1))
+
+    def evaluate(self, inputs: Floats, dt: float) -> Floats:
+        self._place[: len(inputs)] = _truth(inputs, dt)
+        return self._place[: len(inputs)]
+
+
+def test_a_trial_is_judged_by_the_truth_of_the_audits_though_its_memory_is_used_again() -> None:
+    def trial(*, reused: bool) -> list[int]:
+        stage = Stage()
+        stage.route.workshop = _Reused() if reused else stage.route.workshop
+        stage.introduce(1)
+        stage.introduce(2)
+        # Half of the elements go to the truth for their region, after the audits.
+        stage.route.observer.regions = Regions(np.array([[0.0], [1.0]]), np.ones(1))
+        alarms = replace(stage.route.state.alarms.renewed(2), raised=(True, False))
+        stage.route.state = replace(stage.route.state, alarms=alarms)
+        inputs = np.random.default_rng(1).random((ELEMENTS, 1))
+        stage.route.evaluate(inputs, np.empty((ELEMENTS, 1)), IDS, 0.1, 1, 0)
+        found: list[int] = stage.route.counts.trial.tolist()
+        return found
+
+    assert trial(reused=True) == trial(reused=False)
+
+
+def test_while_switched_off_a_candidate_takes_over_at_once_and_a_resting_trial_blocks_nobody() -> None:
+    stage = Stage()
+    stage.introduce(1)
+    stage.introduce(2)
+    trying = [stage.succession.trying]
+
+    stage.route.off = True
+    trying.append(stage.succession.trying)
+    stage.introduce(3)
+
+    assert trying == [True, False]
+    assert stage.told[-1] == (EventKind.PROMOTED, 3)
+    assert (stage.route.state.version, stage.route.challenger) == (3, 0)
