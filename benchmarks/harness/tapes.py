@@ -9,7 +9,6 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
-import torch
 from mpi4py import MPI
 from numpy.typing import NDArray
 
@@ -17,12 +16,12 @@ from coupler import plugin
 from coupler.field import State
 from coupler.grid import Grid
 from coupler.kernel import Kernel, gather, scatter
+from coupler.learning.answers import answers
 from coupler.operator import Operator
 from coupler.redraw import ErrorStream, stream_from_arrays
 from coupler.surrogate import Samples, Surrogate
 
 _ROOT = Path(__file__).resolve().parents[2]
-_CHUNK_ROWS = 4096
 
 
 @dataclass(frozen=True)
@@ -140,10 +139,10 @@ def recording(tape: Tape, *, seed: int = 1) -> Recording:
     )
     model.fit(_some(learned, 30_000, seed, tape.dt), seed=seed)
     start = perf_counter()
-    answers = [_answered(model, inputs, truth.shape[1], tape.dt) for inputs, truth in later]
+    said = [answers(model, inputs, np.full(len(inputs), tape.dt)) for inputs, _ in later]
     seconds = perf_counter() - start
-    errors = [operator.signature.error(mean, truth) for (mean, _), (_, truth) in zip(answers, later, strict=True)]
-    stream = stream_from_arrays(tape.name, [score for _, score in answers], errors, [inputs for inputs, _ in later])
+    errors = [operator.signature.error(mean, truth) for (mean, _), (_, truth) in zip(said, later, strict=True)]
+    stream = stream_from_arrays(tape.name, [score for _, score in said], errors, [inputs for inputs, _ in later])
     return Recording(stream, elements.seconds, seconds / max(stream.score.size, 1))
 
 
@@ -176,16 +175,3 @@ def _some(calls: list[Any], most: int, seed: int, dt: float) -> Samples:
     inputs, truth = (np.concatenate(parts) for parts in zip(*calls, strict=True))
     rows = np.random.default_rng(seed).permutation(len(inputs))[:most]
     return Samples(inputs[rows], np.full(len(rows), dt), truth[rows])
-
-
-@torch.inference_mode()
-def _answered(
-    model: Surrogate, inputs: NDArray[np.float64], outputs: int, dt: float
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    mean, score = np.empty((len(inputs), outputs)), np.empty(len(inputs))
-    for start in range(0, len(inputs), _CHUNK_ROWS):
-        rows = slice(start, start + _CHUNK_ROWS)
-        part = torch.from_numpy(inputs[rows])
-        prediction = model.predict(part, torch.full((len(part),), dt, dtype=torch.float64))
-        mean[rows], score[rows] = prediction.mean.numpy(), prediction.score.numpy()
-    return mean, score

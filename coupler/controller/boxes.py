@@ -7,9 +7,9 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from coupler.controller.certificate import UNIT, AuditedSums
+from coupler.controller.certificate import AuditedSums
 from coupler.controller.limits import Floats
-from coupler.controller.loss import scaled_error
+from coupler.controller.loss import quantised_loss, scaled_error
 from coupler.errors import ConfigError, did_you_mean
 from coupler.operator import Signature
 from coupler.records import Reason
@@ -183,5 +183,5 @@ def _audit(
             if _inside(inputs, i, lower, upper, box):
                 numbers[box, 1] += 1
                 if verdicts[i] == _ACCEPTED:
-                    numbers[box, 3] += np.int64(np.ceil(min(error / cap, 1.0) * UNIT))
+                    numbers[box, 3] += quantised_loss(error, cap)
                     numbers[box, 4] += error > 1.0

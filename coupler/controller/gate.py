@@ -8,9 +8,9 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from coupler.controller.certificate import UNIT, AuditedSums
+from coupler.controller.certificate import AuditedSums
 from coupler.controller.limits import Floats, Limits
-from coupler.controller.loss import scaled_error
+from coupler.controller.loss import quantised_loss, scaled_error
 from coupler.errors import FieldMismatch
 from coupler.records import Reason
 
@@ -486,7 +486,7 @@ def _settle(
         while met < audits and audited[met] < last:
             i = audited[met]
             error = scaled_error(mean, i, truth, met, atol, rtol)
-            loss = _loss(error, cap)
+            loss = quantised_loss(error, cap)
             if reasons[i] == _ACCEPTED:
                 sums[3] += loss
                 sums[4] += error > 1.0
@@ -516,12 +516,7 @@ def _losses(
 ) -> None:
     for i in range(answer.shape[0]):
         error[i] = scaled_error(answer, i, truth, i, atol, rtol)
-        loss[i] = _loss(error[i], cap)
-
-
-@njit(cache=True, nogil=True, error_model="numpy", inline="always")
-def _loss(error: float, cap: float) -> np.int64:
-    return np.int64(np.ceil(min(error / cap, 1.0) * UNIT))
+        loss[i] = quantised_loss(error[i], cap)
 
 
 @njit(cache=True, nogil=True)

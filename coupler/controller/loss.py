@@ -3,6 +3,7 @@
 import numpy as np
 from numba import njit
 
+from coupler.controller.certificate import UNIT
 from coupler.controller.limits import Floats
 
 
@@ -14,3 +15,9 @@ def scaled_error(answer: Floats, i: int, truth: Floats, k: int, atol: Floats, rt
         scaled = abs(answer[i, j] - truth[k, j]) / (atol[j] + rtol[j] * abs(truth[k, j]))
         worst = max(worst, scaled) if np.isfinite(scaled) else np.inf
     return worst
+
+
+@njit(cache=True, nogil=True, error_model="numpy", inline="always")
+def quantised_loss(error: float, cap: float) -> np.int64:
+    """Give min(error / cap, 1) rounded up to a multiple of 2**-32, as :func:`~coupler.controller.quantise` does."""
+    return np.int64(np.ceil(min(error / cap, 1.0) * UNIT))

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from coupler.controller.certificate import UNIT
 from coupler.controller.limits import Floats
-from coupler.controller.loss import scaled_error
+from coupler.controller.loss import quantised_loss, scaled_error
+from coupler.controller.wealth import mean_wealth
 from coupler.records import Reason
 
 Integers = NDArray[np.int64]
@@ -113,13 +114,8 @@ class Alarms:
             for before, row in zip(self.wealth, rows, strict=True)
         )
         limit = -math.log(self.rate)
-        raised = tuple(was or _mean_log(logs) >= limit for was, logs in zip(self.raised, wealth, strict=True))
+        raised = tuple(was or mean_wealth(logs) >= limit for was, logs in zip(self.raised, wealth, strict=True))
         return Alarms(self.level, self.rate, wealth, raised)
-
-
-def _mean_log(logs: tuple[float, ...]) -> float:
-    most = max(logs)
-    return most + math.log(sum(math.exp(one - most) for one in logs) / len(logs))
 
 
 def watch(
@@ -199,9 +195,10 @@ def _watch(
     for i in range(inputs.shape[0]):
         if verdicts[i] != _ACCEPTED:
             continue
-        worst = min(scaled_error(mean, i, truth, i, atol, rtol) / cap, 1.0)
+        error = scaled_error(mean, i, truth, i, atol, rtol)
+        worst = min(error / cap, 1.0)
         region = _region(inputs, i, centres, scale)
         numbers[region, 0] += 1
-        numbers[region, 1] += np.int64(np.ceil(worst * UNIT))
+        numbers[region, 1] += quantised_loss(error, cap)
         for k in range(bets.size):
             numbers[region, 2 + k] += np.int64(np.floor(np.log1p(bets[k] * (worst - level)) * UNIT))

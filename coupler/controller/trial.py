@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from coupler.controller.certificate import UNIT
 from coupler.controller.limits import Floats
-from coupler.controller.loss import scaled_error
+from coupler.controller.loss import quantised_loss, scaled_error
+from coupler.controller.wealth import mean_wealth
 
 Integers = NDArray[np.int64]
 
@@ -100,9 +101,7 @@ class Trial:
     def _wealth(self, side: int) -> float:
         """Logarithm of the mean wealth over the bets."""
         first = 3 + side * len(_BETS)
-        logs = [number / UNIT for number in self.numbers[first : first + len(_BETS)]]
-        most = max(logs)
-        return most + math.log(sum(math.exp(one - most) for one in logs) / len(logs))
+        return mean_wealth([number / UNIT for number in self.numbers[first : first + len(_BETS)]])
 
 
 def compare(
@@ -143,11 +142,11 @@ def _compare(
     numbers: Integers,
 ) -> None:
     for i in range(truth.shape[0]):
-        before = min(scaled_error(defender, i, truth, i, atol, rtol) / cap, 1.0)
-        after = min(scaled_error(challenger, i, truth, i, atol, rtol) / cap, 1.0)
+        old, new = scaled_error(defender, i, truth, i, atol, rtol), scaled_error(challenger, i, truth, i, atol, rtol)
+        before, after = min(old / cap, 1.0), min(new / cap, 1.0)
         numbers[0] += 1
-        numbers[1] += np.int64(np.ceil(before * UNIT))
-        numbers[2] += np.int64(np.ceil(after * UNIT))
+        numbers[1] += quantised_loss(old, cap)
+        numbers[2] += quantised_loss(new, cap)
         for k in range(bets.size):
             numbers[3 + k] += np.int64(np.floor(np.log1p(bets[k] * (before - after)) * UNIT))
             numbers[3 + bets.size + k] += np.int64(np.floor(np.log1p(bets[k] * (after - before)) * UNIT))

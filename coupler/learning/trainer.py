@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from coupler import plugin
 from coupler.controller.policies import HeldOut
+from coupler.learning.answers import answers
 from coupler.learning.calibration import risk_controlled_threshold
 from coupler.learning.clusters import find_regions
 from coupler.learning.introduction import ModelIntroduction
@@ -24,7 +24,6 @@ from coupler.surrogate import Samples, Surrogate
 
 # Fewer say little of the next thousand decisions; the outcome says how many there were.
 _FEW_JUDGED = 50
-_CHUNK_ROWS = 1024
 # The trained range is a little wider than what was seen, or the next step would leave it at once.
 _MARGIN = 0.02
 
@@ -230,14 +229,8 @@ def _starting_point(task: TrainingTask, registry: Registry, signature: Signature
 
 
 def _judge(surrogate: Surrogate, samples: Samples, cap: float) -> _Judgement:
-    mean, score = np.empty_like(samples.truth), np.empty(len(samples))
-    with torch.inference_mode():
-        for start in range(0, len(samples), _CHUNK_ROWS):
-            rows = slice(start, start + _CHUNK_ROWS)
-            prediction = surrogate.predict(torch.from_numpy(samples.inputs[rows]), torch.from_numpy(samples.dt[rows]))
-            mean[rows], score[rows] = prediction.mean.numpy(), prediction.score.numpy()
+    mean, score = answers(surrogate, samples.inputs, samples.dt)
     error = surrogate.signature.error(mean, samples.truth)
-    error = np.where(np.isnan(error), np.inf, error)  # what is no number is as wrong as can be
     return _Judgement(HeldOut(samples.inputs, score, error), float(np.minimum(error / cap, 1.0).mean()))
 
 

@@ -7,19 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from coupler.controller import HeldOut
 from coupler.errors import CouplerError
+from coupler.learning.answers import answers
 from coupler.learning.registry import ModelCard, Registry
 from coupler.learning.store import SampleStore
 from coupler.learning.trainer import TrainingTask, train
 from coupler.redraw import ErrorStream, stream_from_arrays
 from coupler.surrogate import Surrogate
 from coupler.tape import Tape, TapeCall
-
-_CHUNK_ROWS = 4096
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,14 +115,9 @@ def _stream(tape: Tape, model: Surrogate) -> ErrorStream:
     return stream_from_arrays(tape.operator, [each[0] for each in found], [each[1] for each in found], inputs)
 
 
-@torch.inference_mode()
 def _measured(
     model: Surrogate, inputs: NDArray[np.float64], dt: NDArray[np.float64], truth: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Give score and error of some elements."""
-    mean, score = np.empty_like(truth), np.empty(len(inputs))
-    for start in range(0, len(inputs), _CHUNK_ROWS):
-        rows = slice(start, start + _CHUNK_ROWS)
-        prediction = model.predict(torch.from_numpy(inputs[rows]), torch.from_numpy(dt[rows]))
-        mean[rows], score[rows] = prediction.mean.numpy(), prediction.score.numpy()
+    mean, score = answers(model, inputs, dt)
     return score, model.signature.error(mean, truth)
