@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from coupler.controller.certificate import UNIT, AuditedSums
 from coupler.controller.limits import Floats
+from coupler.controller.loss import quantised_loss
 from coupler.controller.regions import REGION_NUMBERS
 from coupler.records import Reason
 
@@ -183,18 +184,20 @@ def _measure(
         worst = 0.0
         for j in range(mean.shape[1]):
             error = abs(mean[i, j] - truth[k, j]) / (atol[j] + rtol[j] * abs(truth[k, j]))
-            error = error if error < _LARGEST_ERROR else _LARGEST_ERROR  # also where it is not a number
+            error = error if np.isfinite(error) else np.inf
             worst = max(worst, error)
             if accepted:
-                outputs[0, j] += np.int64(np.ceil(min(error / cap, 1.0) * UNIT))
+                outputs[0, j] += quantised_loss(error, cap)
                 outputs[1, j] += error > 1.0
         doubt = score[i] if np.isfinite(score[i]) else np.inf  # mode surrogate takes answers without one
         place, row = _bin(doubt, unit), AUDITED if accepted else REFUSED
+        loss = quantised_loss(worst, cap)
+        worst = min(worst, _LARGEST_ERROR)  # of errors and ratios, not of losses: a cap may be larger
         scores[row, place] += 1
-        scores[row + 1, place] += np.int64(np.ceil(min(worst / cap, 1.0) * UNIT))
+        scores[row + 1, place] += loss
         truths[0] += 1
         truths[1] += np.int64(worst * ERROR_UNIT)
         if verdicts[k] == _BUDGET:
             truths[3] += 1
-            truths[4] += np.int64(np.ceil(min(worst / cap, 1.0) * UNIT))
+            truths[4] += loss
         truths[2] += np.int64(min(worst / max(doubt, _LEAST_SCORE), _LARGEST_ERROR) * ERROR_UNIT)

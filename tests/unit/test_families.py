@@ -8,8 +8,9 @@ import pytest
 from numpy.typing import NDArray
 
 from coupler.clock import Stopwatch
-from coupler.controller import UNIT, Controller, Limits, tosses
+from coupler.controller import SCORE_BINS, SCORE_ROWS, UNIT, Controller, Limits, Measures, Scale, measure, tosses
 from coupler.controller.boxes import Boxes, check_boxes
+from coupler.controller.findings import TRUTHS
 from coupler.coupling.counts import Counts
 from coupler.coupling.families import Families
 from coupler.coupling.route import Route
@@ -91,6 +92,16 @@ def test_every_output_has_its_line_and_none_is_worse_than_the_whole() -> None:
     assert d.loss_estimate_per_decision < 0.5 * c.loss_estimate_per_decision
     assert c.loss_estimate_per_decision <= certificate.bound(whole).loss_estimate_per_decision
     assert "for all of these at once" in outputs.sentence
+
+
+def test_an_answer_that_is_not_finite_is_a_full_loss_of_its_output_whatever_the_cap() -> None:
+    shape = (SCORE_ROWS, SCORE_BINS)
+    measures = Measures(np.zeros(shape, np.int64), np.zeros(TRUTHS, np.int64), np.zeros((2, 2), np.int64))
+    accepted, scale = np.full(1, Reason.ACCEPTED, np.uint8), Scale(np.ones(2), np.zeros(2), cap=1e6)
+
+    measure(np.array([[np.inf, 0.0]]), np.zeros(1), np.zeros(1, np.int64), accepted, np.zeros((1, 2)), scale, measures)
+
+    assert measures.outputs.tolist() == [[UNIT, 0], [1, 0]]
 
 
 def test_a_run_without_such_statements_has_none() -> None:
