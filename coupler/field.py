@@ -92,9 +92,16 @@ class State(Mapping[str, LocalField]):
         Cells this rank owns per dimension.
     halo : int
         Ghost width in cells; halos start as zeros.
+
+    Attributes
+    ----------
+    time : float
+        When this is the state, 0 at the start. Whoever steps a kernel sets it, before the step to the time the step
+        begins at; a kernel only reads it, for what its equations say of the time itself (the sun, a moving wall).
     """
 
     def __init__(self, fields: tuple[Field, ...], local_shape: tuple[int, ...], halo: int) -> None:
+        self.time = 0.0
         shape = tuple(cells + 2 * halo for cells in local_shape)
         self._locals = {field.name: LocalField(field, np.zeros(shape), halo) for field in fields}
         if len(self._locals) != len(fields):
@@ -103,7 +110,8 @@ class State(Mapping[str, LocalField]):
             raise PluginError(f'Field "{twice}" is declared twice: every field needs a name of its own.')
 
     def copy_from(self, other: "State") -> None:
-        """Take over the numbers of another state of the same fields and shape, halos included."""
+        """Take over the numbers of another state of the same fields and shape, halos and time included."""
+        self.time = other.time
         for name, local in self.items():
             np.copyto(local.array, other[name].array)
 

@@ -53,7 +53,10 @@ class Kernel(ABC):
 
     @abstractmethod
     def step(self, state: State, grid: "Grid", dt: float, evaluate: Evaluate) -> None:
-        """Advance the state by ``dt`` in place; call ``evaluate`` for the operators, exchange halos at will."""
+        """Advance the state by ``dt`` in place; call ``evaluate`` for the operators, exchange halos at will.
+
+        ``state.time`` is when the step begins; the loop that calls this sets it.
+        """
 
     @property
     def operators(self) -> dict[str, Operator]:

@@ -114,6 +114,7 @@ class Simulation:
     def _loop(self, state: State, output: FieldsFile, twins: TwinWindows) -> None:
         for step in range(1, self.case.run.steps + 1):
             self.kernel.step(state, self.grid, self.case.run.dt, self._evaluate)
+            state.time = step * self.case.run.dt
             self.coupling.end_step()
             window = twins.follow(step, state)
             if window is not None and self.grid.rank == 0:

@@ -108,6 +108,7 @@ class TwinWindows:
     def _advance(self, step: int, state: State) -> TwinWindow | None:
         assert self._twin is not None
         self._kernel.step(self._twin, self._grid, self._run.dt, evaluate_truth)
+        self._twin.time = state.time
         self._growth.append(distances(state, self._twin, self._grid))
         if len(self._growth) < self._longest and step < self._run.steps:
             return None

@@ -77,6 +77,7 @@ class KernelCase:
     def step(self, state: State) -> State:
         """Advance a state by one step; give it back."""
         self.kernel.step(state, self.grid, self.dt, self.truths)
+        state.time += self.dt
         return state
 
 

@@ -87,10 +87,11 @@ def test_a_name_that_is_given_twice_is_refused() -> None:
 
 def test_a_state_takes_over_the_numbers_of_another_and_is_not_the_other() -> None:
     one, other = State((U, V), (3, 2), 1), State((U, V), (3, 2), 1)
-    other["u"].array[...], other["v"].array[...] = 1.0, 2.0
+    other["u"].array[...], other["v"].array[...], other.time = 1.0, 2.0, 0.5
 
     one.copy_from(other)
-    other["v"].array[...] = 3.0
+    other["v"].array[...], other.time = 3.0, 0.7
 
+    assert one.time == 0.5
     assert one["u"].array.min() == 1.0
     assert one["v"].array.min() == one["v"].array.max() == 2.0

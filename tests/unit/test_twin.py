@@ -46,6 +46,7 @@ class Run:
 
     def step(self, number: int, push: float = 0.0) -> TwinWindow | None:
         self.kernel.step(self.state, self.grid, DT, evaluate_truth)
+        self.state.time = number * DT
         self.state["lattice"].interior[...] += push
         return self.twins.follow(number, self.state)
 
@@ -262,3 +263,20 @@ def test_a_line_on_the_screen_says_which_window_ended() -> None:
     line = window_line(_window(51, [0.0, 0.00123], u=[0.0, 0.0]))
 
     assert line == "step    52  away from physics after 2 steps run twice: 0.12 % of v, 0 % of u"
+
+
+class _Driven(Heat):
+    """Heated by a source that depends on the time."""
+
+    def step(self, state, grid, dt, evaluate):
+        super().step(state, grid, dt, evaluate)
+        state["lattice"].interior[...] += dt * np.sin(state.time)
+
+
+def test_a_twin_lives_at_the_time_of_the_step_it_runs_again(grid: Grid) -> None:
+    run = _run(grid, _Driven(), steps=7, twin_every=2, twin_steps=3)
+    for number in range(1, 8):
+        run.step(number)
+
+    assert [window.step for window in run.twins.windows] == [3, 7]
+    assert all(window.fields["lattice"].largest == 0.0 for window in run.twins.windows)
