@@ -18,8 +18,8 @@ from coupler.config import Case, read_case
 from coupler.controller import Controller
 from coupler.controller.auditing import chosen_audit_rate
 from coupler.controller.boxes import check_boxes
+from coupler.coupling.foresight import Foresight
 from coupler.coupling.nodes import abort, on_first
-from coupler.coupling.preview import PreviewCosts, preview
 from coupler.coupling.script import Script
 from coupler.coupling.session import Session, SessionPlan
 from coupler.errors import ConfigError, CouplerError, FieldMismatch, LifecycleError, PluginError, did_you_mean
@@ -108,7 +108,7 @@ class Coupling:
         self._summary: Summary | None = None
         self._indices = {name: index for index, name in enumerate(named)}
         self._checked_ids: object = None
-        self._previews: dict[str, PreviewCosts] = {}
+        self._foresight = Foresight(self.case, self._plan.operators)
 
     def __enter__(self) -> Self:
         if self._session is not None:
@@ -146,7 +146,8 @@ class Coupling:
         """Show elements like those to come, before the context is entered.
 
         If their truth costs less than asking, on every rank and for every operator, nothing is started for a model
-        that could save nothing; ``controller.economics = "off"`` starts it all the same.
+        that could save nothing; where ranks and server share the cores, asking includes the model's own work.
+        ``controller.economics = "off"`` starts it all the same.
 
         Parameters
         ----------
@@ -169,7 +170,7 @@ class Coupling:
         x, _ = _checked(inputs, np.arange(len(np.asarray(inputs))), shown.signature)
         if self._economical:
             with self.stopwatch.timing("setup"):
-                self._previews[name] = preview(shown, x, float(dt))
+                self._foresight.show(name, x, float(dt))
 
     @property
     def folder(self) -> RunFolder:
@@ -352,20 +353,10 @@ class Coupling:
         return timed and controller.mode == "certified" and case.controller.economics == "auto"
 
     def _hopeless(self) -> str:
-        """Say why no model could save anything, on all ranks alike; nothing if one could, or nobody knows."""
+        """Say why no model could save time, on all ranks alike; nothing if one could, or nobody knows."""
         if self._plan.script is not None:
             return self._plan.script.hopeless
-        shown = len(self._previews) == len(self._plan.operators)
-        mine = shown and all(costs.hopeless for costs in self._previews.values())
-        if not self._comm.allreduce(mine, MPI.LAND):
-            return ""
-        costs = self._comm.allreduce(np.sum(list(self._previews.values()), axis=0))
-        if not costs[0]:
-            return ""  # nobody had an element yet
-        return (
-            f"never switched on: for the elements at the start the truth takes {costs[0] * 1e6:.3g} µs in all, and "
-            f"asking alone {costs[1] * 1e6:.3g} µs"
-        )
+        return self._foresight.hopeless(self._comm) if self._economical else ""
 
     @property
     def _started(self) -> Session:

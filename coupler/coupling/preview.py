@@ -1,8 +1,4 @@
-"""A preview: what truth and asking cost for elements like those to come, before anything is started for them.
-
-Where the truth takes no longer than handing its elements over and judging the answers, no model can save anything, and
-neither servers nor training are worth their start.
-"""
+"""A preview: what truth and asking cost for elements like those to come, before anything is started for them."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -28,23 +24,24 @@ _CALL_SECONDS, _DEAR_SECONDS, _FEW = 1e-3, 2e-6, (1, 32)
 
 
 class PreviewCosts(NamedTuple):
-    """Seconds for the same elements on this rank; where the truth is dear nobody asks what asking costs, and it is 0.
+    """Seconds for the same elements on this rank.
 
     Attributes
     ----------
+    elements : int
+        How many.
     truth : float
         The truth alone [s].
     asking : float
-        Handing over, judging and taking answers that cost nothing [s].
+        Handing over, judging and taking answers that cost nothing [s]; 0 where the truth is dear, and nobody asks.
+    dear : bool
+        Whether the truth takes longer than any asking.
     """
 
+    elements: int
     truth: float
     asking: float
-
-    @property
-    def hopeless(self) -> bool:
-        """Whether no model can save anything; so where there is no element."""
-        return self.truth <= self.asking
+    dear: bool = False
 
 
 def preview(operator: Operator, inputs: Floats, dt: float) -> PreviewCosts:
@@ -63,16 +60,17 @@ def preview(operator: Operator, inputs: Floats, dt: float) -> PreviewCosts:
     """
     inputs = np.ascontiguousarray(inputs[:_MOST_ELEMENTS])
     if not len(inputs):
-        return PreviewCosts(0.0, 0.0)
+        return PreviewCosts(0, 0.0, 0.0)
     for count in _FEW:
         # What is dear is found out with few elements; the first call may compile, and is not timed.
         operator.evaluate_truth(inputs[:count], dt)
         seconds = _timed(partial(operator.evaluate_truth, inputs[:count], dt))
         if seconds > _CALL_SECONDS + _DEAR_SECONDS * min(count, len(inputs)):
-            return PreviewCosts(truth=seconds, asking=0.0)
+            return PreviewCosts(min(count, len(inputs)), seconds, 0.0, dear=True)
     truth = operator.evaluate_truth(inputs, dt)
     asked, outputs, ids = _asked(operator, truth, len(inputs)), np.empty_like(truth), np.arange(len(inputs))
     return PreviewCosts(
+        elements=len(inputs),
         truth=min(_timed(lambda: operator.evaluate_truth(inputs, dt)) for _ in range(_TRIES)),
         asking=min(_timed(lambda: asked.evaluate(inputs, outputs, ids, dt, 1, 0)) for _ in range(_TRIES)),
     )

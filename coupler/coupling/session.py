@@ -306,7 +306,7 @@ class Session:
         """Make the benches on which truth is shared, where it may be; a node that cannot have them goes without."""
         sharing, operators = self._plan.case.exchange.sharing, tuple(self._plan.operators.values())
         self._switches = [SharingSwitch(always=sharing == "on") for _ in operators]
-        if sharing == "off" or (sharing == "auto" and self._plan.controller.mode == "physics"):
+        if sharing == "off" or (sharing == "auto" and not self._plan.learns):
             return []
         try:
             benches = together(self._nodes.job, lambda: open_workshop(self._nodes, operators, self._plan.elements))

@@ -85,6 +85,11 @@ class FormChoice:
     trials: tuple[FormTrial, ...]
 
     @property
+    def seconds_per_element(self) -> float:
+        """What an answer takes in a large batch [s]; NaN if nothing was timed."""
+        return next((one.chunk_seconds for one in self.trials if one.form == self.form), math.nan) / CHUNK_ROWS
+
+    @property
     def sentence(self) -> str:
         """The choice in words, with the figures."""
         return f"form {self.form}, {self.reason} ({'; '.join(trial.sentence for trial in self.trials)})"

@@ -1,15 +1,18 @@
 """The economy of a run: seconds become windows, windows become switches, and events say so with their figures."""
 
 import time
+from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
-import pytest
 from mpi4py import MPI
 
 from coupler.clock import Stopwatch
+from coupler.config import case_from
 from coupler.controller import Controller
 from coupler.controller.economics import WINDOW_STEPS
 from coupler.coupling.economy import Economy
+from coupler.coupling.foresight import Foresight
 from coupler.coupling.preview import PreviewCosts, preview
 from coupler.coupling.route import Route
 from coupler.operator import Operator
@@ -113,23 +116,40 @@ def test_before_there_is_a_model_nothing_is_judged() -> None:
     assert books.events == []
 
 
-@pytest.mark.parametrize(("truth", "asking", "hopeless"), [(1.0, 2.0, True), (2.0, 1.0, False), (0.0, 0.0, True)])
-def test_no_model_can_save_anything_where_asking_alone_costs_more(truth: float, asking: float, hopeless: bool) -> None:
-    assert PreviewCosts(truth, asking).hopeless is hopeless
+def _computing(rounds: int) -> Operator:
+    """Make a truth of some 15 ns times ``rounds`` for an element."""
 
-
-def test_a_preview_finds_a_truth_hopeless_that_only_copies_and_not_one_that_computes() -> None:
-    def slow(inputs: np.ndarray, dt: float) -> np.ndarray:
+    def truth(inputs: np.ndarray, dt: float) -> np.ndarray:
         outputs = inputs
-        for _ in range(200):
+        for _ in range(rounds):
             outputs = np.sin(outputs)
         return outputs
 
-    costly = Operator(slow, inputs=["a"], outputs=["a"], atol=1.0, rtol=0.0)
-    elements = np.random.default_rng(0).random((20_000, 1))
+    return Operator(truth, inputs=["a"], outputs=["a"], atol=1.0, rtol=0.0)
 
-    assert preview(OPERATOR, elements, 0.1).hopeless
-    assert not preview(costly, elements, 0.1).hopeless
+
+def _foreseen(operator: Operator, **sections: Mapping[str, object]) -> str:
+    data = {"surrogate": {"name": "coupler.models.mlp_ensemble:MLPEnsemble"}} | sections
+    foresight = Foresight(case_from(data, folder=Path()), {"a": operator})
+    foresight.show("a", np.random.default_rng(0).random((20_000, 1)), 0.1)
+    return foresight.hopeless(MPI.COMM_SELF)
+
+
+def test_a_truth_that_only_copies_leaves_no_hope_for_any_model() -> None:
+    assert _foreseen(OPERATOR).startswith("never switched on: for the elements at the start the truth takes ")
+
+
+def test_a_truth_cheaper_than_the_model_alone_is_not_replaced_on_its_own_cores() -> None:
+    wide = {"name": "coupler.models.mlp_ensemble:MLPEnsemble", "params": {"width": 512}}
+
+    said = _foreseen(_computing(20), surrogate=wide, exchange={"transport": "inprocess"})
+
+    assert said.startswith("never switched on")
+    assert said.endswith("µs of the same cores")
+
+
+def test_a_truth_dearer_than_asking_and_answering_is_given_a_chance() -> None:
+    assert _foreseen(_computing(1000), exchange={"transport": "inprocess"}) == ""
 
 
 def test_a_dear_truth_is_found_out_with_a_handful_of_elements() -> None:
@@ -142,11 +162,18 @@ def test_a_dear_truth_is_found_out_with_a_handful_of_elements() -> None:
             pass
         return inputs
 
-    costs = preview(Operator(dear, inputs=["a"], outputs=["a"], atol=1.0, rtol=0.0), np.zeros((20_000, 1)), 0.1)
+    operator = Operator(dear, inputs=["a"], outputs=["a"], atol=1.0, rtol=0.0)
 
-    assert not costs.hopeless
+    assert _foreseen(operator, exchange={"transport": "inprocess"}) == ""
     assert max(seen) <= 32
 
 
+def test_operators_that_were_not_shown_are_given_a_chance() -> None:
+    foresight = Foresight(case_from({}, folder=Path()), {"a": OPERATOR, "b": OPERATOR})
+    foresight.show("a", np.zeros((1000, 1)), 0.1)
+
+    assert foresight.hopeless(MPI.COMM_SELF) == ""
+
+
 def test_a_rank_without_elements_has_nothing_against_it() -> None:
-    assert preview(OPERATOR, np.empty((0, 1)), 0.1) == PreviewCosts(0.0, 0.0)
+    assert preview(OPERATOR, np.empty((0, 1)), 0.1) == PreviewCosts(0, 0.0, 0.0)
