@@ -24,6 +24,7 @@ from coupler.coupling.journal import Journal
 from coupler.coupling.nodes import Nodes, on_first, together
 from coupler.coupling.recorder import TapeRecorder
 from coupler.coupling.reduction import StepReduction
+from coupler.coupling.rehearsal import rehearse
 from coupler.coupling.route import Route
 from coupler.coupling.script import Script
 from coupler.coupling.sharing import SharingSwitch, open_workshop
@@ -291,6 +292,8 @@ class Session:
 
         plan = self._plan
         routes = dict(zip(plan.operators, self.routes, strict=True))
+        for operator in plan.operators.values():
+            rehearse(operator.signature)
         if (script := plan.script) is not None:
             on_first(self._nodes.job, lambda: script.copy_models(self.folder.models))
             return follow(script, routes, self.folder.models, started)
