@@ -1,0 +1,22 @@
+"""The benchmark of time to solution, once and small: what is timed is not looked at here."""
+
+import pytest
+
+from benchmarks import speedup
+from benchmarks.speedup import Problem
+
+pytestmark = [pytest.mark.e2e, pytest.mark.ray]
+
+
+def test_a_certified_run_is_compared_with_the_run_of_physics_beside_it() -> None:
+    small = ("grid.shape=[16,16]", "run.steps=20", "run.output_every=2")
+    problem = Problem("bz/small", "launch/bz/case.toml", small, ignites="z")
+
+    physics, certified = speedup.run([problem], ranks=2, rounds=1)
+
+    assert (physics["case"], physics["system"]) == ("bz/small", "physics")
+    assert (certified["case"], certified["system"]) == ("bz/small", "certified")
+    assert certified["speedup"] == pytest.approx(float(physics["median_s"]) / float(certified["median_s"]))
+    # Twenty steps are too few for a first model, so that both runs are the same.
+    assert certified["accepted_share"] == certified["field_error"] == certified["ignition_error"] == 0.0
+    assert 0.0 < float(physics["half_s"]) < float(physics["median_s"])
