@@ -131,6 +131,22 @@ class Flow:
             last, before, b_last, b_before = before, last, b, b_last
         self._put(state, last)
 
+    def slowest(self, temperature: float, pressure: float, fractions: NDArray[np.float64]) -> float:
+        """Give the smallest diffusivity in a gas at the reference density, of heat or any species [m2/s]."""
+        fits, room = self.gas.transport, _Room(len(self.names), 1)
+        room.packed[:-1, 0] = fractions
+        coefficients = (fits.weight, fits.conductivity, fits.resistance)
+        transport.mix(
+            np.array([temperature]),
+            room.packed[:-1],
+            pressure,
+            *coefficients,
+            room.moles,
+            room.mobility,
+            room.conduction,
+        )
+        return float(room.mobility.min())
+
     def _renew(self, state: State, grid: "Grid") -> None:
         """Fill the halos and compute what the fluxes are made of."""
         grid.exchange(state)
@@ -189,6 +205,31 @@ class _Room:
         )
         self.moles, self.mobility, self.enthalpies = np.zeros((3, species, cells))
         self.conduction, self.excess = np.zeros((2, cells))
+
+
+def vortices(grid: "Grid", speed: float) -> NDArray[np.float64]:
+    """Give the velocity of one vortex in a box, of two along every periodic axis, through every cell's upper faces.
+
+    From a stream function at the corners of the cells, so it is free of divergence to rounding, and nothing flows
+    through walls.
+
+    Returns
+    -------
+    ndarray (2, cells with halo, in C order)
+
+    Collective: no.
+    """
+    waves, numbers = [], []
+    for axis in range(2):
+        cells, wraps = grid.shape[axis], grid.periodic[axis]
+        turns = 2.0 if wraps else 1.0
+        corners = [corner % cells for corner in range(grid.start[axis] - 1, grid.stop[axis] + 2)]
+        waves.append(np.array([math.sin(turns * math.pi * corner / cells) if corner else 0.0 for corner in corners]))
+        numbers.append(turns * math.pi / grid.length[axis])
+    stream = speed / max(numbers) * waves[0][:, None] * waves[1][None, :]
+    up = np.diff(stream[1:], axis=1) / grid.spacing[1]
+    across = -np.diff(stream[:, 1:], axis=0) / grid.spacing[0]
+    return np.array([up.reshape(-1), across.reshape(-1)])
 
 
 def odd_stages(steps: float, dt: float) -> int:
