@@ -20,8 +20,11 @@ the size 3 becomes a constant that unrolls every loop. Price: Numba watches the 
 Only autonomous systems: to have t on the right-hand side, add it as a component with t' = 1.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 from numba import njit
+from numpy.typing import NDArray
 
 MAX_STEPS = 100_000
 
@@ -75,40 +78,83 @@ def integrate(rhs, jacobian, size, rows, parameters, duration, rtol, atol, out, 
 
     Collective: no.
     """
-    y, f, at = np.empty(size), np.empty(size), np.empty(size)
-    k1, k2, k3 = np.empty(size), np.empty(size), np.empty(size)
-    k4, k5, k6 = np.empty(size), np.empty(size), np.empty(size)
-    jac, lu = np.empty((size, size)), np.empty((size, size))
+    work = workspace(size)
     for row in range(rows.shape[0]):
         for i in range(size):
-            y[i] = rows[row, i]
-        rhs(y, parameters, f)
-        jacobian(y, parameters, jac)
-        h = _first_step(y, f, jac, rtol, atol, size)
-        t = 0.0
-        tried = 0
-        rejected = False
-        while t < duration and tried < MAX_STEPS and t + h > t and h > _SMALLEST * duration:
-            tried += 1
-            left = duration - t
-            last = h >= left
-            # A step that would leave a sliver behind is halved instead: two equal steps cost the same and err less.
-            h = left if last else min(h, 0.5 * left) if 2.0 * h > left else h
-            _factor(jac, 1.0 / (_GAMMA * h), lu, size)
-            _stages(rhs, parameters, h, y, f, lu, at, k1, k2, k3, k4, k5, k6, size)
-            error = _error(k6, y, at, rtol, atol, size)
-            if error <= 1.0:
-                t = duration if last else t + h
-                for i in range(size):
-                    y[i] = at[i]
-                if t < duration:
-                    rhs(y, parameters, f)
-                    jacobian(y, parameters, jac)
-            h *= _change(error, rejected)
-            rejected = not error <= 1.0
-        steps[row] = tried
+            work.y[i] = rows[row, i]
+        steps[row] = advance(rhs, jacobian, size, work, parameters, duration, rtol, atol)
         for i in range(size):
-            out[row, i] = y[i] if t == duration else np.nan
+            out[row, i] = work.y[i]
+
+
+class Workspace(NamedTuple):
+    """Room for one system: its values ``y`` (size,) and what happens on the way."""
+
+    y: NDArray[np.float64]
+    f: NDArray[np.float64]
+    at: NDArray[np.float64]
+    k1: NDArray[np.float64]
+    k2: NDArray[np.float64]
+    k3: NDArray[np.float64]
+    k4: NDArray[np.float64]
+    k5: NDArray[np.float64]
+    k6: NDArray[np.float64]
+    jac: NDArray[np.float64]
+    lu: NDArray[np.float64]
+
+
+@njit(nogil=True, error_model="numpy", inline="always")
+def workspace(size):
+    """Make the room that one system of this size needs; use it again for the next."""
+    return Workspace(
+        np.empty(size), np.empty(size), np.empty(size), np.empty(size), np.empty(size), np.empty(size), np.empty(size),
+        np.empty(size), np.empty(size), np.empty((size, size)), np.empty((size, size)),
+    )  # fmt: skip
+
+
+@njit(nogil=True, error_model="numpy", inline="always")
+def advance(rhs, jacobian, size, work, parameters, duration, rtol, atol):
+    """Advance one system, ``work.y``, in place; NaN if it cannot be. For kernels whose parameters differ by row.
+
+    Parameters as those of :func:`integrate`, and ``work``, a :class:`Workspace`.
+
+    Returns
+    -------
+    int
+        Number of steps tried.
+
+    Collective: no.
+    """
+    y, f, at, jac, lu = work.y, work.f, work.at, work.jac, work.lu
+    k1, k2, k3, k4, k5, k6 = work.k1, work.k2, work.k3, work.k4, work.k5, work.k6
+    rhs(y, parameters, f)
+    jacobian(y, parameters, jac)
+    h = _first_step(y, f, jac, rtol, atol, size)
+    t = 0.0
+    tried = 0
+    rejected = False
+    while t < duration and tried < MAX_STEPS and t + h > t and h > _SMALLEST * duration:
+        tried += 1
+        left = duration - t
+        last = h >= left
+        # A step that would leave a sliver behind is halved instead: two equal steps cost the same and err less.
+        h = left if last else min(h, 0.5 * left) if 2.0 * h > left else h
+        _factor(jac, 1.0 / (_GAMMA * h), lu, size)
+        _stages(rhs, parameters, h, y, f, lu, at, k1, k2, k3, k4, k5, k6, size)
+        error = _error(k6, y, at, rtol, atol, size)
+        if error <= 1.0:
+            t = duration if last else t + h
+            for i in range(size):
+                y[i] = at[i]
+            if t < duration:
+                rhs(y, parameters, f)
+                jacobian(y, parameters, jac)
+        h *= _change(error, rejected)
+        rejected = not error <= 1.0
+    if t != duration:
+        for i in range(size):
+            y[i] = np.nan
+    return tried
 
 
 @njit(nogil=True, error_model="numpy", inline="always")
