@@ -68,7 +68,10 @@ class ReactiveFlow(Kernel):
     ----------
     chemistry : Operator
         (temperature, mass fractions, pressure) -> (temperature, mass fractions) after dt in one cell. The mass of
-        every element is conserved; the enthalpy is too, but is no linear sum.
+        every element is conserved; the enthalpy is too, but is no linear sum. At tolerance an answer is wrong by 1 K
+        and 0.1 %, species that reach 2 % by 0.1 %, the others, radicals, by 1 %, and each by 1e-5 of what it reaches
+        while the fresh gas burns: radicals grow by a factor of 1e5 before heat is released, and who may miss that
+        ignites at another time.
 
     Raises
     ------
@@ -124,13 +127,13 @@ class ReactiveFlow(Kernel):
         self._flow = Flow(gas_of(self.gas, self.density), self.species)
         self.rtol, self._tables = rtol, rates.tables(self.gas)
         self._atol = kinetics.absolute_tolerances(self.gas, 1e3 * rtol, atol)
-        outputs = ("temperature", *self.species)
+        outputs, reached = ("temperature", *self.species), self._reached()
         self.chemistry = Operator(
             self.react,
             inputs=(*outputs, "pressure"),
             outputs=outputs,
-            atol=(1.0, *self._smallest()),
-            rtol=(1e-3, *(1e-2 for _ in self.species)),
+            atol=(1.0, *np.maximum(1e-5 * reached, 1e-10)),
+            rtol=(1e-3, *np.where(reached > 0.02, 1e-3, 1e-2)),
             conserved=self._elements(),
         )
 
@@ -182,7 +185,7 @@ class ReactiveFlow(Kernel):
         self._flow.advance(state, grid, velocity, dt / 2)
 
     def _compress(self, state: State, dt: float) -> None:
-        """Change the pressure once its time has come; whether it has been done is told by the pressure itself."""
+        """Change the pressure once its time has come; the pressure itself tells whether that has been done."""
         if self.pressure_jump is None:
             return
         due, factor = self.pressure_jump
@@ -218,14 +221,14 @@ class ReactiveFlow(Kernel):
                 f"{largest:.3g} or less, or make the cells smaller."
             )
 
-    def _smallest(self) -> list[float]:
-        """Absolute tolerances of the mass fractions: a share of what each reaches while the fresh gas burns."""
+    def _reached(self) -> NDArray[np.float64]:
+        """Find how much there is of every species, at most, while the fresh gas burns in one hot cell."""
         cell = np.array([[max(self.temperature, 1400.0), *self.fresh, self.pressure]])
         reached, elapsed = cell[0, 1:-1].copy(), 0.0
         for time in np.geomspace(1e-8, 1.0, 200):
             cell[:, :-1] = self.react(cell, time - elapsed)
             reached, elapsed = np.fmax(reached, cell[0, 1:-1]), time
-        return [max(1e-5 * value, 1e-10) for value in reached]
+        return reached
 
     def _elements(self) -> dict[str, dict[str, float]]:
         """Mass of every element as a sum over the mass fractions."""
