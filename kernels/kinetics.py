@@ -69,7 +69,7 @@ def advance(rows, pressure, duration, tables, rtol, atol, out, steps):
         s.cell[0] = pressure[row]
         whole = pressure[row]
         for i in range(species):
-            s.moles[i] = rows[row, 1 + i] / tables.weights[i]
+            s.moles[i] = rows[row, 1 + i] * tables.shares[i]
             whole += rows[row, 1 + i]
         for i in range(size):
             work.y[i] = rows[row, i]
@@ -86,7 +86,7 @@ def derivatives(rows, pressure, tables, size, out, jacobians):
     for row in range(rows.shape[0]):
         s.cell[0] = pressure[row]
         for i in range(rows.shape[1] - 1):
-            s.moles[i] = rows[row, 1 + i] / tables.weights[i]
+            s.moles[i] = rows[row, 1 + i] * tables.shares[i]
         _rhs(rows[row], (tables, s), out[row])
         _jacobian(rows[row], (tables, s), jacobians[row])
 
@@ -132,10 +132,10 @@ def mixture(temperatures, fractions, pressure, tables, weight, density, capacity
         rates.thermodynamics(T, tables, s.cp, s.slope, s.h, s.g)
         moles, heat = 0.0, 0.0
         for i in range(fractions.shape[1]):
-            share = fractions[row, i] / tables.weights[i]
+            share = fractions[row, i] * tables.shares[i]
             moles += share
             heat += share * s.cp[i]
-            enthalpies[row, i] = s.h[i] * GAS_CONSTANT * T / tables.weights[i]
+            enthalpies[row, i] = s.h[i] * GAS_CONSTANT * T * tables.shares[i]
         weight[row] = 1.0 / moles
         density[row] = pressure[row] / (GAS_CONSTANT * T * moles)
         capacity[row] = GAS_CONSTANT * heat
@@ -147,7 +147,7 @@ def _rhs(y, parameters, out):
     T = y[0]
     moles = 0.0
     for i in range(out.size - 1):
-        s.moles[i] = y[1 + i] / tables.weights[i]
+        s.moles[i] = y[1 + i] * tables.shares[i]
     for i in range(s.moles.size):
         moles += s.moles[i]
     together = s.cell[0] / (GAS_CONSTANT * T)
@@ -163,8 +163,9 @@ def _rhs(y, parameters, out):
         capacity += s.cp[i] * s.c[i]
     s.cell[1], s.cell[2], s.cell[3] = density, together, capacity
     out[0] = -T * heat / capacity
+    volume = 1.0 / density
     for i in range(out.size - 1):
-        out[1 + i] = s.w[i] * tables.weights[i] / density
+        out[1 + i] = s.w[i] * tables.weights[i] * volume
 
 
 @njit(nogil=True, error_model="numpy", fastmath=_REORDER)
@@ -194,9 +195,9 @@ def _jacobian(y, parameters, out):
         dilute = along / together
         thin = (s.w[k] - along) / together
         for i in range(size - 1):
-            out[1 + k, 1 + i] = (s.slopes[k, i] + thin) * tables.weights[k] / tables.weights[i]
+            out[1 + k, 1 + i] = (s.slopes[k, i] + thin) * (tables.weights[k] * tables.shares[i])
             out[0, 1 + i] += s.h[k] * (s.slopes[k, i] - dilute)
     out[0, 0] = -lean / capacity + cool * (bend - capacity / T)
     for i in range(size - 1):
-        share = density / tables.weights[i]
+        share = density * tables.shares[i]
         out[0, 1 + i] = share * (cool * (s.cp[i] - capacity / together) - T * out[0, 1 + i] / capacity)

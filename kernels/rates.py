@@ -34,19 +34,22 @@ class Tables(NamedTuple):
 
     thermo: NDArray[np.float64]  # (15, species): the middle temperature, seven coefficients below, seven above
     weights: NDArray[np.float64]  # (species,) [kg/kmol]
+    shares: NDArray[np.float64]  # (species,) [kmol/kg]: their reciprocals
     pressure: float  # of the standard state [Pa]
     arrhenius: NDArray[np.float64]  # (3, reactions + falloff): ln |A|, b, Ea / R; the low-pressure limits come last
     factors: NDArray[np.float64]  # (3, reactions): sign of A, 1 where reversible, change of the number of molecules
-    sides: NDArray[np.int64]  # (6, reactions): three reactants, three products; the number of species stands for nobody
-    net_first: NDArray[np.int64]  # (species + 1,): where a species' part of the next two begins
-    net_reaction: NDArray[np.int64]
+    sides: NDArray[np.uint32]  # (6, reactions): three reactants, three products; the number of species stands for nobody
+    net_first: NDArray[np.uint32]  # (species + 1,): where a species' part of the next two begins
+    net_reaction: NDArray[np.uint32]
     net_number: NDArray[np.float64]  # molecules of it that one reaction makes
-    slope_target: NDArray[np.int64]  # derivatives dw_k/dc_i: place in (species, species + 1) ...
-    slope_origin: NDArray[np.int64]  # ... of what stands where in (6, reactions) ...
+    slope_target: NDArray[np.uint32]  # derivatives dw_k/dc_i: place in (species, species + 1) ...
+    slope_origin: NDArray[np.uint32]  # ... of what stands where in (6, reactions) ...
     slope_number: NDArray[np.float64]  # ... times this
-    bodies: NDArray[np.int64]  # (2, three-body): reaction, row of efficiencies
-    body_of: NDArray[np.int64]  # (reactions,): row of efficiencies, or -1
-    falloff: NDArray[np.int64]  # (3, falloff): reaction, row of efficiencies, whether it is Troe's
+    bodies: NDArray[np.uint32]  # (2, three-body): reaction, row of efficiencies
+    body_target: NDArray[np.uint32]  # what third bodies do: place in (third bodies, species) ...
+    body_origin: NDArray[np.uint32]  # ... of a reaction ...
+    body_number: NDArray[np.float64]  # ... times this
+    falloff: NDArray[np.uint32]  # (3, falloff): reaction, row of efficiencies, whether it is Troe's
     troe: NDArray[np.float64]  # (4, falloff): A, 1 / T3, 1 / T1, T2
     efficiencies: NDArray[np.float64]  # (third bodies, species)
 
@@ -90,7 +93,7 @@ def tables(mechanism: Mechanism) -> Tables:
     place = {name: i for i, name in enumerate(mechanism.names)}
     number, count = len(mechanism.names), len(mechanism.reactions)
     rates, lows, troe, falloff = [], [], [], []
-    factors, sides = np.ones((3, count)), np.full((6, count), number, dtype=np.int64)
+    factors, sides = np.ones((3, count)), np.full((6, count), number, dtype=np.uint32)
     net = np.zeros((number, count))
     bodies, rows, body_of = [], [], np.full(count, -1, dtype=np.int64)
     for j, reaction in enumerate(mechanism.reactions):
@@ -117,27 +120,25 @@ def tables(mechanism: Mechanism) -> Tables:
     net_species, net_reaction = np.nonzero(net)
     slopes = [
         (k * (number + 1) + sides[side, j], side * count + j, net[k, j] * (1.0 if side < 3 else -1.0))
-        for k, j in zip(net_species, net_reaction, strict=True)
+        for j, k in zip(*np.nonzero(net.T), strict=True)  # neighbours hit different places: no store waits for another
         for side in range(6)
         if sides[side, j] < number
     ]
-    targets = np.array(slopes, dtype=np.float64).reshape(-1, 3)
     return Tables(
         np.ascontiguousarray(mechanism.thermo.T),
         mechanism.weights,
+        1.0 / mechanism.weights,
         mechanism.pressure,
         np.array(rates + lows, dtype=np.float64).reshape(-1, 3).T.copy(),
         factors,
         sides,
-        np.searchsorted(net_species, np.arange(number + 1)).astype(np.int64),
-        net_reaction.astype(np.int64),
+        np.searchsorted(net_species, np.arange(number + 1)).astype(np.uint32),
+        net_reaction.astype(np.uint32),
         net[net_species, net_reaction],
-        targets[:, 0].astype(np.int64),
-        targets[:, 1].astype(np.int64),
-        targets[:, 2].copy(),
-        np.array(bodies, dtype=np.int64).reshape(-1, 2).T.copy(),
-        body_of,
-        np.array(falloff, dtype=np.int64).reshape(-1, 3).T.copy(),
+        *_columns(slopes),
+        np.array(bodies, dtype=np.uint32).reshape(-1, 2).T.copy(),
+        *_columns([(body_of[j] * number + k, j, net[k, j]) for j, k in zip(*np.nonzero(net.T), strict=True) if body_of[j] >= 0]),
+        np.array(falloff, dtype=np.uint32).reshape(-1, 3).T.copy(),
         np.array(troe, dtype=np.float64).reshape(-1, 4).T.copy(),
         np.array(rows, dtype=np.float64).reshape(-1, number),
     )
@@ -145,6 +146,11 @@ def tables(mechanism: Mechanism) -> Tables:
 
 def _constants(rate):
     return (math.log(abs(rate.A)), rate.b, rate.temperature)
+
+
+def _columns(entries):
+    target, origin, number = np.array(entries, dtype=np.float64).reshape(-1, 3).T
+    return (target.astype(np.uint32), origin.astype(np.uint32), number.copy())
 
 
 def _three(mechanism: Mechanism, equation: str, side: dict[str, float]) -> list[int]:
@@ -176,7 +182,7 @@ def scratch(tables):
     )  # fmt: skip
 
 
-@njit(nogil=True, error_model="numpy", fastmath=_REORDER)
+@njit(nogil=True, error_model="numpy", fastmath=_REORDER, forceinline=True)
 def thermodynamics(T, tables, cp, slope, h, g):
     """Heat capacity [R], its slope [R/K], enthalpy and Gibbs function [RT] of the species at the standard pressure."""
     log, inverse = math.log(T), 1.0 / T
@@ -197,7 +203,7 @@ def thermodynamics(T, tables, cp, slope, h, g):
         g[i] = h[i] - entropy
 
 
-@njit(nogil=True, error_model="numpy", fastmath={"contract"})
+@njit(nogil=True, error_model="numpy", fastmath={"contract"}, forceinline=True)
 def _exponentials(x, out, scale, bits):
     """e^x to the last bit or two, for |x| <= 700: r = x - n ln 2, a polynomial, and n put into the exponent."""
     for i in range(x.size):
@@ -224,7 +230,7 @@ def _exponentials(x, out, scale, bits):
         out[i] *= scale[i]
 
 
-@njit(nogil=True, error_model="numpy", fastmath=_REORDER)
+@njit(nogil=True, error_model="numpy", fastmath=_REORDER, forceinline=True)
 def constants(T, tables, s):
     """Fill forward and backward constants ``s.k`` at a temperature, without third bodies and falloff."""
     thermodynamics(T, tables, s.cp, s.slope, s.h, s.g)
@@ -245,7 +251,7 @@ def constants(T, tables, s):
         s.k[forward + j] *= factors[0, j] * factors[1, j]
 
 
-@njit(nogil=True, error_model="numpy", fastmath=_REORDER)
+@njit(nogil=True, error_model="numpy", fastmath=_REORDER, forceinline=True)
 def collide(T, tables, s):
     """Multiply constants by third bodies and falloff; ``s.bend`` receives what their derivatives need."""
     count, forward = tables.sides.shape[1], tables.arrhenius.shape[1]
@@ -288,7 +294,7 @@ def collide(T, tables, s):
         s.k[forward + j] *= factor
 
 
-@njit(nogil=True, error_model="numpy", fastmath=_REORDER)
+@njit(nogil=True, error_model="numpy", fastmath=_REORDER, forceinline=True)
 def produce(tables, s):
     """Fill net rates ``s.q`` and net production ``s.w`` from constants that :func:`collide` has been at."""
     sides, c, k = tables.sides, s.c, s.k
@@ -305,7 +311,7 @@ def produce(tables, s):
         s.w[i] = total
 
 
-@njit(nogil=True, error_model="numpy", fastmath=_REORDER)
+@njit(nogil=True, error_model="numpy", fastmath=_REORDER, forceinline=True)
 def differentiate(T, tables, s):
     """After :func:`produce`: fill ``s.slopes``, dw_k/dc_i at constant T, and ``s.wT``, dw_k/dT at constant c."""
     sides, c, k, h = tables.sides, s.c, s.k, s.h
@@ -336,7 +342,7 @@ def differentiate(T, tables, s):
     _scatter(tables, s)
 
 
-@njit(nogil=True, error_model="numpy", fastmath=_REORDER)
+@njit(nogil=True, error_model="numpy", fastmath=_REORDER, forceinline=True)
 def _scatter(tables, s):
     """Sum the slopes of the reactions into those of the species."""
     number, flat, slopes = s.w.size, s.dc.reshape(s.dc.size), s.slopes.reshape(s.slopes.size)
@@ -346,11 +352,11 @@ def _scatter(tables, s):
     for i in range(number):
         total = 0.0
         for entry in range(tables.net_first[i], tables.net_first[i + 1]):
-            j = tables.net_reaction[entry]
-            total += tables.net_number[entry] * s.dT[j]
-            if tables.body_of[j] >= 0:
-                s.wm[tables.body_of[j], i] += tables.net_number[entry] * s.dm[j]
+            total += tables.net_number[entry] * s.dT[tables.net_reaction[entry]]
         s.wT[i] = total
+    wm = s.wm.reshape(s.wm.size)
+    for entry in range(tables.body_target.size):
+        wm[tables.body_target[entry]] += tables.body_number[entry] * s.dm[tables.body_origin[entry]]
     for b in range(s.m.size):
         for i in range(number):
             share = s.wm[b, i]
