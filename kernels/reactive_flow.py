@@ -116,7 +116,7 @@ class ReactiveFlow(Kernel):
         self.spots = _spots(spots, random_spots, seed)
         self.pressure_jump = _jump(pressure_jump)
         self.blend = Blend(self.gas, fuel, oxidizer)
-        self.fresh = self.blend.fractions(np.float64(equivalence_ratio))
+        self.fresh = self.blend.fractions(np.array(equivalence_ratio))
         self.density = pressure / (GAS_CONSTANT * temperature * float((self.fresh / self.gas.weights).sum()))
         self.species = tuple(_identifier(name) for name in self.gas.names)
         self.fields = (

@@ -156,7 +156,7 @@ def _polynomials(temperatures: NDArray[np.float64], values: NDArray[np.float64])
     places = (temperatures - 1000.0) / (temperatures + 1000.0)
     columns = values.reshape(len(values), -1).T
     fits = [np.polynomial.polynomial.polyfit(places, column, _DEGREE, w=1.0 / column) for column in columns]
-    return np.array(fits).reshape(*values.shape[1:], _DEGREE + 1)
+    return np.array(fits, dtype=np.float64).reshape(*values.shape[1:], _DEGREE + 1)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

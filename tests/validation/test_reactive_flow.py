@@ -147,16 +147,11 @@ def test_the_pressure_jumps_once_and_compresses_at_constant_entropy():
     kernel = ReactiveFlow(temperature=800.0, hot_temperature=800.0, pressure_jump=(3e-6, 2.0))
     pressures, temperatures = [], []
 
-    run(
-        kernel,
-        bounded((6,), (1e-3,)),
-        1e-6,
-        6,
-        lambda state: (
-            pressures.append(state["pressure"].interior[0]),
-            temperatures.append(state["temperature"].interior[0]),
-        ),
-    )
+    def note(state):
+        pressures.append(state["pressure"].interior[0])
+        temperatures.append(state["temperature"].interior[0])
+
+    run(kernel, bounded((6,), (1e-3,)), 1e-6, 6, note)
 
     assert pressures == [101325.0] * 3 + [202650.0] * 3
     # kappa of this mixture falls from 1.38 to 1.37 on the way: between its two powers.

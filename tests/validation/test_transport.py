@@ -88,7 +88,7 @@ def test_a_species_alone_has_its_self_diffusion():
 
     _, diffusivities, _ = mixed(np.array([300.0]), 101325.0, fractions)
 
-    # Measured: 0.206e-4 m2/s at 298 K (Winn 1950, 0.232e-4 +- 1 % at 318 K); Lennard-Jones parameters give 3 %.
+    # About what is measured at 298 K; parameters of Lennard-Jones are good for 3 %.
     assert diffusivities[NAMES.index("O2"), 0] == pytest.approx(0.206e-4, rel=0.05)
 
 
