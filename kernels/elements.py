@@ -1,4 +1,4 @@
-"""Atomic weights [kg/kmol]: IUPAC's of 2021 in the digits that Cantera 3.2 has, so that both mean the same mass fraction.
+"""Atomic weights [kg/kmol]: IUPAC's of 2021 in the digits of Cantera 3.2, so that both mean the same mass fraction.
 
 E is the electron, D and Tr are deuterium and tritium.
 """

@@ -2,9 +2,9 @@
 
     dY_k/dt = w_k W_k / rho,   dT/dt = -sum_k h_k w_k / (rho cp),   rho = p / (R T sum_k Y_k / W_k)
 
-with net molar production w_k from ``rates.py``, molar enthalpies h_k, molar masses W_k, and the heat capacity cp of the
-mixture by mass. The Jacobian is analytic. The system is integrated by ``rosenbrock.py``; species behind the last one
-that reacts keep their mass fractions and cost nothing (list inert ones last).
+with net molar production w_k from ``mass_action.py``, molar enthalpies h_k, molar masses W_k, and the heat capacity cp
+of the mixture by mass. The Jacobian is analytic. The system is integrated by ``rosenbrock.py``; species behind the last
+one that reacts keep their mass fractions and cost nothing (list inert ones last).
 
 Outside of the range of their polynomials species have the values that the polynomials have there, as in Cantera. A
 temperature that is not positive, or whatever is not finite, gives NaN. Mass fractions that transport made slightly
@@ -15,12 +15,12 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from coupler.kernels import rates, rosenbrock
+from coupler.kernels import mass_action, rosenbrock
 from coupler.kernels.mechanism import Mechanism
-from coupler.kernels.rates import Tables
+from coupler.kernels.rates import scratch
 from coupler.kernels.units import GAS_CONSTANT
 
-_REORDER = {"contract", "reassoc", "nsz"}  # see rates.py
+_REORDER = {"contract", "reassoc", "nsz"}  # see mass_action.py
 
 
 def reacting(mechanism: Mechanism) -> int:
@@ -64,7 +64,7 @@ def advance(rows, pressure, duration, tables, rtol, atol, out, steps):
     Collective: no. A row's result is bitwise the same in any batch.
     """
     size, species = atol.size, rows.shape[1] - 1
-    s, work = rates.scratch(tables), rosenbrock.workspace(atol.size)
+    s, work = scratch(tables), rosenbrock.workspace(atol.size)
     for row in range(rows.shape[0]):
         s.cell[0] = pressure[row]
         whole = pressure[row]
@@ -74,7 +74,7 @@ def advance(rows, pressure, duration, tables, rtol, atol, out, steps):
         for i in range(size):
             work.y[i] = rows[row, i]
         steps[row] = rosenbrock.advance(_rhs, _jacobian, size, work, (tables, s), duration, rtol, atol)
-        failed = not whole - whole == 0.0 or np.isnan(work.y[0])
+        failed = not np.isfinite(whole) or np.isnan(work.y[0])
         for i in range(1 + species):
             out[row, i] = np.nan if failed else work.y[i] if i < size else rows[row, i]
 
@@ -82,7 +82,7 @@ def advance(rows, pressure, duration, tables, rtol, atol, out, steps):
 @njit(cache=True, nogil=True, error_model="numpy")
 def derivatives(rows, pressure, tables, size, out, jacobians):
     """Evaluate the right-hand side (n, size) and its Jacobian (n, size, size), for tests and for other integrators."""
-    s = rates.scratch(tables)
+    s = scratch(tables)
     for row in range(rows.shape[0]):
         s.cell[0] = pressure[row]
         for i in range(rows.shape[1] - 1):
@@ -93,14 +93,14 @@ def derivatives(rows, pressure, tables, size, out, jacobians):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def production(temperatures, concentrations, tables, out):
-    """Net molar production (n, species) [kmol/(m3 s)] from temperatures (n,) [K], concentrations (n, species) [kmol/m3]."""
-    s = rates.scratch(tables)
+    """Net molar production [kmol/(m3 s)] from temperatures (n,) [K] and concentrations (n, species) [kmol/m3]."""
+    s = scratch(tables)
     for row in range(temperatures.size):
         for i in range(concentrations.shape[1]):
             s.c[i] = concentrations[row, i]
-        rates.constants(temperatures[row], tables, s)
-        rates.collide(temperatures[row], tables, s)
-        rates.produce(tables, s)
+        mass_action.constants(temperatures[row], tables, s)
+        mass_action.collide(temperatures[row], tables, s)
+        mass_action.produce(tables, s)
         for i in range(concentrations.shape[1]):
             out[row, i] = s.w[i]
 
@@ -126,10 +126,10 @@ def mixture(temperatures, fractions, pressure, tables, weight, density, capacity
 
     Collective: no.
     """
-    s = rates.scratch(tables)
+    s = scratch(tables)
     for row in range(temperatures.size):
         T = temperatures[row]
-        rates.thermodynamics(T, tables, s.cp, s.slope, s.h, s.g)
+        mass_action.thermodynamics(T, tables, s.cp, s.slope, s.h, s.g)
         moles, heat = 0.0, 0.0
         for i in range(fractions.shape[1]):
             share = fractions[row, i] * tables.shares[i]
@@ -154,9 +154,9 @@ def _rhs(y, parameters, out):
     density = together / moles
     for i in range(s.moles.size):
         s.c[i] = density * s.moles[i]
-    rates.constants(T, tables, s)
-    rates.collide(T, tables, s)
-    rates.produce(tables, s)
+    mass_action.constants(T, tables, s)
+    mass_action.collide(T, tables, s)
+    mass_action.produce(tables, s)
     heat, capacity = 0.0, 0.0
     for i in range(s.moles.size):
         heat += s.h[i] * s.w[i]
@@ -173,7 +173,7 @@ def _jacobian(y, parameters, out):
     """Call it right after ``_rhs`` at the same y: constants and concentrations are taken from there."""
     tables, s = parameters[0], parameters[1]
     T = y[0]
-    rates.differentiate(T, tables, s)
+    mass_action.differentiate(T, tables, s)
     species, size = s.w.size, out.shape[0]
     density, together, capacity = s.cell[1], s.cell[2], s.cell[3]
     heat, bend, lean = 0.0, 0.0, 0.0
@@ -188,7 +188,7 @@ def _jacobian(y, parameters, out):
         along = 0.0  # what all concentrations do together, as the density changes them
         for i in range(species):
             along += s.slopes[k, i] * s.c[i]
-        warm = s.wT[k] - along / T
+        warm = s.warmed[k] - along / T
         mass = tables.weights[k] / density
         out[1 + k, 0] = mass * (warm + s.w[k] / T)
         lean += T * s.h[k] * warm

@@ -1,28 +1,25 @@
-"""Mechanisms of gas kinetics: species, thermodynamics, transport data and reactions, read from Cantera's YAML.
+"""Mechanisms of gas kinetics: species, thermodynamics, transport and reactions, read from Cantera's YAML.
 
-Format: https://cantera.org/stable/yaml/index.html. Read are phases of ideal gas with NASA7 polynomials, and reactions of
+Format: https://cantera.org/stable/yaml/index.html. Read are ideal-gas phases with NASA7 polynomials, and reactions of
 the forms that ``reactions.py`` lists. Cantera itself is not needed. Numbers become the SI with kmol, as in Cantera.
 
 Shipped are ``h2o2.yaml`` (hydrogen and oxygen, 10 species) and ``h2no.yaml`` (with nitrogen chemistry, 19 species).
 """
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
 from coupler.errors import PluginError, did_you_mean
 from coupler.kernels.elements import ATOMIC_WEIGHTS
+from coupler.kernels.mechanism_file import document_of, entries, found, sections
 from coupler.kernels.reactions import Reaction, read_reaction
 from coupler.kernels.units import BOLTZMANN, Units
 
-SHIPPED = Path(__file__).resolve().parent / "mechanisms"
 _DEBYE = 1e-21 / 299792458.0  # C m
 _TRANSPORT = ("well-depth", "diameter", "dipole", "polarizability", "rotational-relaxation")
 _SI = (BOLTZMANN, 1e-10, _DEBYE, 1e-30, 1.0)  # of K, angstrom, debye, cubic angstrom and 1
@@ -113,7 +110,7 @@ def read_mechanism(path_or_name: str | Path, phase: str | None = None) -> Mechan
 
     Collective: no.
     """
-    path = _found(path_or_name, Path())
+    path = found(path_or_name, Path())
     try:
         return _read(path, phase)
     except PluginError as error:
@@ -162,7 +159,7 @@ def _read(path: Path, phase: str | None) -> Mechanism:
 
 
 def _phase(path: Path, name: str | None) -> Mapping[str, Any]:
-    phases = {str(entry["name"]): entry for entry in _document(path).get("phases", [])}
+    phases = {str(entry["name"]): entry for entry in document_of(path).get("phases", [])}
     if not phases:
         raise PluginError('the file has no section "phases", so it is not a mechanism that can be used as it is.')
     if name is not None and name not in phases:
@@ -173,18 +170,15 @@ def _phase(path: Path, name: str | None) -> Mapping[str, Any]:
 def _species(path: Path, phase: Mapping[str, Any]) -> Iterable[tuple[Mapping[str, Any], Units]]:
     """Yield the entries of the species of a phase, each with the units in force there."""
     allowed = phase.get("elements")
-    for section in _sections(phase.get("species", "all"), "species"):
-        entries = {str(entry["name"]): (entry, units) for entry, units in _entries(path, section.where)}
-        if section.what == "all":
-            wanted = list(entries)
-        else:
-            wanted = [str(name) for name in section.what]
+    for section in sections(phase.get("species", "all"), "species"):
+        there = {str(entry["name"]): (entry, units) for entry, units in entries(path, section.where)}
+        wanted = list(there) if section.what == "all" else [str(name) for name in section.what]
         for name in wanted:
-            if name not in entries:
-                raise PluginError(f'species "{name}" is not in {section.where}.{did_you_mean(name, entries)}')
-            undeclared = set(entries[name][0].get("composition", {})) - set(allowed or entries[name][0]["composition"])
+            if name not in there:
+                raise PluginError(f'species "{name}" is not in {section.where}.{did_you_mean(name, there)}')
+            undeclared = set(there[name][0].get("composition", {})) - set(allowed or there[name][0]["composition"])
             if not undeclared:
-                yield entries[name]
+                yield there[name]
             elif not phase.get("skip-undeclared-elements"):
                 raise PluginError(
                     f'species "{name}" has {undeclared.pop()}, which the phase does not list in elements.'
@@ -197,12 +191,12 @@ def _reactions(path: Path, phase: Mapping[str, Any], names: tuple[str, ...]) -> 
         return
     if phase["kinetics"] not in ("gas", "bulk"):
         raise PluginError(f"kinetics: {phase['kinetics']} is not computed here, only gas.")
-    for section in _sections(phase.get("reactions", "all"), "reactions"):
+    for section in sections(phase.get("reactions", "all"), "reactions"):
         if section.what == "none":
             continue
         if section.what not in ("all", "declared-species"):
             raise PluginError(f'reactions: {section.what} means nothing; write "all", "declared-species" or "none".')
-        for entry, units in _entries(path, section.where):
+        for entry, units in entries(path, section.where):
             reaction = read_reaction(entry, units)
             unknown = sorted({*reaction.reactants, *reaction.products} - set(names))
             if not unknown:
@@ -267,72 +261,6 @@ def _transport(entry: Mapping[str, Any]) -> list[float]:
     return [float(given.get(key, 0.0)) * factor for key, factor in zip(_TRANSPORT, _SI, strict=True)]
 
 
-@dataclass(frozen=True)
-class _Section:
-    where: str  # "species", or "gri30.yaml/species"
-    what: Any  # "all", "declared-species", "none", or a list of names
-
-
-def _sections(given: Any, default: str) -> Iterable[_Section]:
-    """Read what a phase says of its species or reactions: a word, names, or sections each with a word or names."""
-    if isinstance(given, str) or (default == "species" and all(isinstance(item, (str, int)) for item in given)):
-        yield _Section(default, given)
-    else:
-        for item in given:
-            for where, what in item.items() if isinstance(item, Mapping) else ((str(item), "all"),):
-                yield _Section(str(where), what)
-
-
-def _entries(path: Path, where: str) -> Iterable[tuple[Mapping[str, Any], Units]]:
-    """Yield the entries of a section, of this file or of ``other.yaml/section``, with the units in force."""
-    file, _, section = where.rpartition("/")
-    path = _found(file, path.parent) if file else path
-    document = _document(path)
-    if section not in document:
-        raise PluginError(f'there is no section "{section}" in {path.name}.{did_you_mean(section, document)}')
-    units = Units(document.get("units", {}))
-    for entry in document[section] or ():
-        if set(entry) == {"units"}:
-            units = Units(entry["units"], units)
-        else:
-            yield entry, units
-
-
 def _atomic_weights(path: Path) -> dict[str, float]:
-    own = _document(path).get("elements", [])
+    own = document_of(path).get("elements", [])
     return {**ATOMIC_WEIGHTS, **{str(entry["symbol"]): float(entry["atomic-weight"]) for entry in own}}
-
-
-def _found(name: str | Path, folder: Path) -> Path:
-    for path in (folder / name, SHIPPED / name):
-        if path.is_file():
-            return path
-    shipped = sorted(path.name for path in SHIPPED.glob("*.yaml"))
-    raise PluginError(
-        f"There is no mechanism file {name}: give the path of one in Cantera's YAML, or one of {', '.join(shipped)}."
-    )
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML 1.2 as Cantera reads it: ``NO`` is nitric oxide and ``1e5`` a number."""
-
-
-_Loader.yaml_implicit_resolvers = {}
-for _tag, _pattern, _first in (
-    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
-    ("int", r"[-+]?\d+", "-+0123456789"),
-    ("float", r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", "-+.0123456789"),
-    ("null", r"~|null|", "~n\0"),
-):
-    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"(?:{_pattern})$"), list(_first))
-
-
-@cache
-def _document(path: Path) -> Mapping[str, Any]:
-    try:
-        document = yaml.load(path.read_text(), _Loader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise PluginError(f"the file is not YAML: {error}") from None
-    if not isinstance(document, Mapping):
-        raise PluginError("the file is not a mechanism: it should hold phases, species and reactions.")
-    return document

@@ -117,10 +117,10 @@ def _read(entry: Mapping[str, Any], units: Units, text: str) -> Reaction:
     equation = _parsed(text)
     if equation.falloff != (kind == "falloff"):
         raise PluginError('it has "(+M)" on both sides exactly if it says type: falloff.')
-    if kind.startswith("three-body") and not equation.third:
-        # A named collider, as in H + O2 + AR <=> HO2 + AR: by mass action, efficiency 1 for it and 0 for the others.
-        if not set(equation.reactants) & set(equation.products):
-            raise PluginError("a three-body reaction needs M, or the same collider, on both sides.")
+    # A named collider, as in H + O2 + AR <=> HO2 + AR: by mass action, efficiency 1 for it and 0 for the others.
+    named = set(equation.reactants) & set(equation.products)
+    if kind.startswith("three-body") and not equation.third and not named:
+        raise PluginError("a three-body reaction needs M, or the same collider, on both sides.")
     order = sum(equation.reactants.values()) + (equation.third == "M" and not equation.falloff)
     rates: dict[str, Any] = {}
     if equation.falloff:
@@ -131,7 +131,11 @@ def _read(entry: Mapping[str, Any], units: Units, text: str) -> Reaction:
         }
     else:
         rates = {"rate": _arrhenius(entry, "rate-constant", order, units)}
-    sides = {"reactants": equation.reactants, "products": equation.products, "reversible": equation.reversible}
+    sides: dict[str, Any] = {
+        "reactants": equation.reactants,
+        "products": equation.products,
+        "reversible": equation.reversible,
+    }
     return Reaction(equation=text, **sides, **rates, **_colliders(entry, equation))
 
 

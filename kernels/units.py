@@ -16,9 +16,11 @@ BOLTZMANN = 1.380649e-23  # J/K
 
 # Factor to the SI and powers of (m, kg, s, K, kmol).
 _LENGTH, _MASS, _TIME = (1, 0, 0, 0, 0), (0, 1, 0, 0, 0), (0, 0, 1, 0, 0)
-_TEMPERATURE, _QUANTITY = (0, 0, 0, 1, 0), (0, 0, 0, 0, 1)
-_ENERGY, _PRESSURE = (2, 1, -2, 0, 0), (-1, 1, -2, 0, 0)
-_MOLAR_ENERGY = (2, 1, -2, 0, -1)
+_TEMPERATURE: tuple[float, ...] = (0, 0, 0, 1, 0)
+_QUANTITY = (0, 0, 0, 0, 1)
+_ENERGY: tuple[float, ...] = (2, 1, -2, 0, 0)
+_PRESSURE = (-1, 1, -2, 0, 0)
+_MOLAR_ENERGY: tuple[float, ...] = (2, 1, -2, 0, -1)
 _UNITS: dict[str, tuple[float, tuple[float, ...]]] = {
     "1": (1.0, (0, 0, 0, 0, 0)),
     "m": (1.0, _LENGTH),
@@ -103,7 +105,10 @@ class Units:
         for name in given:
             if name not in known:
                 raise PluginError(f'"{name}" is no dimension with units.{did_you_mean(name, known)}')
-        self._names = {**(beyond._names if beyond else _DEFAULTS), **{name: str(unit) for name, unit in given.items()}}
+        self._names: dict[str, str] = {
+            **(beyond._names if beyond else _DEFAULTS),
+            **{name: str(unit) for name, unit in given.items()},
+        }
         for name in given:
             self._unit(name)
 
@@ -151,11 +156,12 @@ class Units:
         number, unit = quantity.number, quantity.unit
         if unit is None:
             unit = self._unit("activation-energy")
-        if unit.powers == _TEMPERATURE:
+        powers: tuple[float, ...] = unit.powers
+        if powers == _TEMPERATURE:
             return number * unit.factor
-        if unit.powers == _MOLAR_ENERGY:
+        if powers == _MOLAR_ENERGY:
             return number * unit.factor / GAS_CONSTANT
-        if unit.powers == _ENERGY:
+        if powers == _ENERGY:
             return number * unit.factor / BOLTZMANN
         raise PluginError(f'"{value}" is not an activation energy: give it in K, J/kmol, cal/mol or eV.')
 
