@@ -21,9 +21,10 @@ from coupler.field import Field, State
 from coupler.kernel import Evaluate, Kernel
 from coupler.kernels import caloric, kinetics, rates
 from coupler.kernels.blend import Blend
-from coupler.kernels.gas_flow import Flow, gas_of, vortices
+from coupler.kernels.gas_flow import Flow, gas_of
 from coupler.kernels.mechanism import Mechanism, read_mechanism
 from coupler.kernels.units import GAS_CONSTANT
+from coupler.kernels.vortices import vortices
 from coupler.operator import Operator
 
 if TYPE_CHECKING:

@@ -10,8 +10,9 @@ from coupler.errors import ConfigError, PluginError
 from coupler.field import Field
 from coupler.grid import Grid
 from coupler.kernels import caloric, transport
-from coupler.kernels.gas_flow import Flow, gas_of, odd_stages, vortices
+from coupler.kernels.gas_flow import Flow, gas_of, odd_stages
 from coupler.kernels.mechanism import read_mechanism
+from coupler.kernels.vortices import vortices
 
 MECHANISM = read_mechanism("h2o2.yaml")
 NAMES = tuple(MECHANISM.names)
