@@ -85,7 +85,7 @@ class Rank(Worker):
         self._mine = np.ascontiguousarray(cells[share])
         self._expected = self._reaction.evaluate_truth(self._mine, DT)
         self._nodes = Nodes.of(comm)
-        (self._bench,) = open_workshop(self._nodes, [self._reaction], len(cells))
+        (self._bench,) = open_workshop(self._nodes, [self._reaction], [len(cells)])
         self._counts = [len(part) for part in np.array_split(np.arange(len(cells)), comm.size)]
         self._part = np.empty((self._counts[comm.rank], cells.shape[1]))
         self._step = 0

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from coupler.operator import Operator
     from coupler.simulation import Simulation
     from coupler.surrogate import Surrogate
+    from coupler.tile import Tile
 
 __version__ = "0.1.0"
 
@@ -28,6 +29,7 @@ __all__ = [
     "Simulation",
     "State",
     "Surrogate",
+    "Tile",
 ]
 
 _HOME = {
@@ -40,6 +42,7 @@ _HOME = {
     "Simulation": "coupler.simulation",
     "State": "coupler.field",
     "Surrogate": "coupler.surrogate",
+    "Tile": "coupler.tile",
 }
 
 

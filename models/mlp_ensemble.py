@@ -35,12 +35,12 @@ from coupler.fused import (
 )
 from coupler.lanes import LANES
 from coupler.models.best import BestWeights
+from coupler.models.schedule import learning_rate_share, score_scale
 from coupler.models.soap import StackedSoap
+from coupler.models.tolerance import LEAST_RTOL, decode, encode
 from coupler.operator import Signature
 from coupler.surrogate import Forward, Prediction, Samples, Surrogate
 
-# With rtol = 0 the coordinate is linear; this keeps the formula and is linear to 1e-6 of the tolerance's own range.
-_LEAST_RTOL = 1e-6
 # Of a non-negative input, what is below this share of the large values looks like zero.
 _LOG_RANGE = 1e-9
 # Share of the samples the members do not see, to compare their spread with their error; never more than needed.
@@ -49,7 +49,6 @@ _HELD_BACK, _HELD_BACK_MOST = 0.1, 2000
 _SCORE_COVERS = 0.9
 # A model that is trained further needs no large steps any more, they would only undo what it knows.
 _WARM_LEARNING_RATE = 0.3
-_RAMP = 0.1
 # From the middle of a training on, where large steps are over, the nets are tried so many times on what they do not
 # see. Not before: a net that is trained further has seen all of that, and would be flattered by it.
 _TRIED_FROM, _TRIALS = 0.5, 10
@@ -213,7 +212,7 @@ class MLPEnsemble(Surrogate):
                 next_trial = progress + (1 - _TRIED_FROM) / _TRIALS
             if progress >= 1:
                 break
-            optimizer.param_groups[0]["lr"] = rate * _schedule(progress)
+            optimizer.param_groups[0]["lr"] = rate * learning_rate_share(progress)
             loss = self._loss(seen.features[rows], seen.increments[rows])
             optimizer.zero_grad()
             loss.backward()
@@ -245,8 +244,7 @@ class MLPEnsemble(Surrogate):
         self.score_scale.fill_(1.0)
         prediction = self.predict(torch.from_numpy(samples.inputs), torch.from_numpy(samples.dt))
         error = torch.from_numpy(self.signature.error(prediction.mean.numpy(), samples.truth))
-        ratio = error / prediction.score.clamp(min=torch.finfo(torch.float32).tiny)
-        self.score_scale.copy_(torch.quantile(ratio, _SCORE_COVERS, interpolation="lower"))
+        self.score_scale.copy_(score_scale(error, prediction.score, _SCORE_COVERS))
 
     def _set_scales(self, inputs: Tensor, dt: Tensor, target: Tensor) -> None:
         """Take all scales from the first samples; later ones keep them, or the weights would mean something else."""
@@ -270,7 +268,7 @@ class MLPEnsemble(Surrogate):
 
     def _register_columns(self, signature: Signature) -> None:
         """Put what the signature says into buffers, so that it follows the module to its device; it is not saved."""
-        rtol = torch.tensor(signature.rtol, dtype=torch.float64).clamp(min=_LEAST_RTOL)
+        rtol = torch.tensor(signature.rtol, dtype=torch.float64).clamp(min=LEAST_RTOL)
         sources = torch.tensor(signature.increments)
         columns = {
             "rtol": rtol,
@@ -285,10 +283,10 @@ class MLPEnsemble(Surrogate):
             self.register_buffer(name, values, persistent=False)
 
     def _encode(self, values: Tensor) -> Tensor:
-        return torch.sign(values) * torch.log1p(values.abs() / self.knee) / self.rtol
+        return encode(values, self.knee, self.rtol)
 
     def _decode(self, coordinates: Tensor) -> Tensor:
-        return torch.sign(coordinates) * torch.expm1(coordinates.abs() * self.rtol) * self.knee
+        return decode(coordinates, self.knee, self.rtol)
 
     def _base(self, inputs: Tensor) -> Tensor:
         """Where increments start: the coordinate of the input of the same name, zero if there is none."""
@@ -307,12 +305,6 @@ class _Lesson(NamedTuple):
 
     features: Tensor
     increments: Tensor
-
-
-def _schedule(progress: float) -> float:
-    """Share of the largest step size: a short ramp up, then a cosine down."""
-    ramp = min(progress / _RAMP, 1.0)
-    return max(ramp, 0.01) * (0.5 + 0.5 * math.cos(math.pi * max(0.0, (progress - _RAMP) / (1 - _RAMP)))) + 1e-4
 
 
 @njit(nogil=True, cache=True)

@@ -1,5 +1,6 @@
 """The contract of a kernel: what the simulation relies on when it starts and steps one."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -131,9 +132,20 @@ def _small_case(kernel: Kernel, dimensions: int, dt: float) -> Iterator[KernelCa
         alone = cast("MPI.Intracomm", everyone.comm.Split(everyone.rank))
         widest = max(kernel.halo, 1)
         first, *others = (side + 2 * kernel.halo for side in _SIDES[dimensions])
-        with Grid((first + everyone.size * widest, *others), halo=kernel.halo, comm=alone) as grid:
+        grain = kernel.grain(dimensions)
+        shape = _of_grains((first + everyone.size * max(widest, grain[0]), *others), grain)
+        with Grid(shape, halo=kernel.halo, grain=grain, comm=alone) as grid:
             yield KernelCase(kernel, grid, dt)
         alone.Free()
+
+
+def _of_grains(shape: tuple[int, ...], grain: tuple[int, ...]) -> tuple[int, ...]:
+    """Round sides up to whole grains, and keep them different."""
+    sides: list[int] = []
+    for extent, together in reversed(list(zip(shape, grain, strict=True))):
+        side = math.ceil(extent / together) * together
+        sides.append(side + together if side in sides else side)
+    return tuple(reversed(sides))
 
 
 def _on_all_ranks(case: KernelCase, found: list[CheckLine]) -> list[CheckLine]:
@@ -142,7 +154,7 @@ def _on_all_ranks(case: KernelCase, found: list[CheckLine]) -> list[CheckLine]:
     Not a :class:`Line`: were an exception turned into a complaint here, the other ranks would wait for ever in
     the exchange; as it is the job is aborted. So it is tried only where everything else passed.
     """
-    with Grid(case.grid.shape, halo=case.kernel.halo) as grid:
+    with Grid(case.grid.shape, halo=case.kernel.halo, grain=case.grid.grain) as grid:
         fit = all(grid.comm.allgather(all(line.passed for line in found)))
         if grid.size == 1 or not fit:
             return []

@@ -1,6 +1,7 @@
 """The contract of a surrogate: what server, trainer and registry rely on.
 
-It is tried on a small synthetic operator: two species that turn into each other, at a rate that a third column sets.
+It is tried on a small synthetic operator: two species that turn into each other, at a rate that a third column sets;
+or, if it is for tiles and refuses that, on two fields that spread and turn into each other.
 """
 
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load, save
 
 from coupler.check.lines import CheckLine, Line, go_through, same_bits
+from coupler.errors import PluginError
 from coupler.field import Field
 from coupler.operator import Signature
 from coupler.plugin import build
@@ -20,18 +22,20 @@ from coupler.records import Rows
 from coupler.serving.forms import ALLOWED_DIFFERENCE
 from coupler.serving.predictor import CHUNK_ROWS, Predictor
 from coupler.surrogate import Prediction, Samples, Surrogate
+from coupler.tile import Tile, Tiled
 
 _SAMPLES = 400
 _SEED = 7
 _ALONE = 4
 _SPECIES = (Field("a", bounds=(0, None)), Field("b", bounds=(0, None)))
-_SIGNATURE = Signature(
+_CELLS = Signature(
     inputs=(*_SPECIES, Field("rate", bounds=(0, None))),
     outputs=_SPECIES,
     atol=(1e-3, 1e-3),
     rtol=(1e-3, 1e-3),
     conserved={"mass": {"a": 1.0, "b": 1.0}},
 )
+_TILES = Signature.of(_SPECIES, _SPECIES, atol=1e-2, rtol=1e-2, conserved={}, tile=Tile((6, 5), halo=4))
 
 
 @dataclass(frozen=True)
@@ -44,19 +48,22 @@ class SurrogateCase:
         The class.
     params : mapping
         Its keyword arguments.
+    signature : Signature
+        The operator it is tried on.
     """
 
     plugin: type[Surrogate]
     params: Mapping[str, object]
+    signature: Signature = _CELLS
 
     @cached_property
     def samples(self) -> Samples:
         """Inputs over two decades, several time steps, and the truth."""
         generator = np.random.default_rng(_SEED)
-        inputs = np.exp(generator.uniform(-2.3, 2.3, (_SAMPLES, len(_SIGNATURE.inputs))))
+        inputs = np.exp(generator.uniform(-2.3, 2.3, (_SAMPLES, len(self.signature.inputs))))
         dt = generator.choice([0.05, 0.1, 0.2], _SAMPLES)
-        flow = -0.5 * np.expm1(-2.0 * inputs[:, 2] * dt) * (inputs[:, 0] - inputs[:, 1])
-        return Samples(inputs, dt, np.column_stack((inputs[:, 0] - flow, inputs[:, 1] + flow)))
+        tiled = self.signature.tiled
+        return Samples(inputs, dt, _turned(inputs, dt) if tiled is None else _spread(tiled, inputs, dt))
 
     @cached_property
     def used_samples(self) -> Samples:
@@ -70,7 +77,7 @@ class SurrogateCase:
 
     def built(self) -> Surrogate:
         """Build the class as the server does."""
-        return build(self.plugin, self.params, _SIGNATURE, key="surrogate.params")
+        return build(self.plugin, self.params, self.signature, key="surrogate.params")
 
     def train(self, samples: Samples) -> Surrogate:
         """Build and train a model, with a fixed number of epochs."""
@@ -90,8 +97,8 @@ class SurrogateCase:
 
     def answer(self, surrogate: Surrogate, rows: NDArray[np.intp], form: str = "eager") -> NDArray[np.float64]:
         """Ask a model as the server asks, in one of its forms: (n, n_out + 1), the score in the last column."""
-        n_out = len(_SIGNATURE.outputs)
-        predictor = Predictor(len(_SIGNATURE.inputs), n_out, torch.device("cpu"), form=form, timed=False)
+        n_out = len(self.signature.outputs)
+        predictor = Predictor(len(self.signature.inputs), n_out, torch.device("cpu"), form=form, timed=False)
         predictor.load(1, surrogate)
         asked, answers = self.samples.take(rows), np.empty((len(rows), n_out + 1))
         order = np.argsort(asked.dt, kind="stable")
@@ -105,18 +112,39 @@ class SurrogateCase:
         return answers
 
 
+def _turned(inputs: NDArray[np.float64], dt: NDArray[np.float64]) -> NDArray[np.float64]:
+    flow = -0.5 * np.expm1(-2.0 * inputs[:, 2] * dt) * (inputs[:, 0] - inputs[:, 1])
+    return np.column_stack((inputs[:, 0] - flow, inputs[:, 1] + flow))
+
+
+def _spread(tiled: Tiled, inputs: NDArray[np.float64], dt: NDArray[np.float64]) -> NDArray[np.float64]:
+    blocks, halo = tiled.input_blocks(inputs), tiled.tile.halo
+    around = sum(np.roll(blocks, step, axis) for step in (-1, 1) for axis in (2, 3)) / 4.0
+    after = blocks + dt[:, None, None, None] * (around - blocks + blocks[:, ::-1])
+    return after[:, :, halo:-halo, halo:-halo].reshape(len(inputs), -1)
+
+
 def check_surrogate(plugin: type[Surrogate], params: Mapping[str, object]) -> list[CheckLine]:
     """Go through the contract of a surrogate, on one core of the CPU.
 
     Collective: no.
     """
-    case = SurrogateCase(plugin, params)
+    cells, tiles = SurrogateCase(plugin, params), SurrogateCase(plugin, params, _TILES)
+    case = tiles if _refuses(cells) and not _refuses(tiles) else cells
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as servers do: faster on such small batches, and much so on a full node
     built = go_through((_BUILDING,), case)
     lines = built + go_through(_LINES, case) if built[0].passed else built
     torch.set_num_threads(threads)
     return lines
+
+
+def _refuses(case: SurrogateCase) -> bool:
+    try:
+        case.built()
+    except PluginError:
+        return True
+    return False
 
 
 def _builds(case: SurrogateCase) -> str:
@@ -133,7 +161,7 @@ def _fits(case: SurrogateCase) -> str:
 def _predicts_what_is_declared(case: SurrogateCase) -> str:
     prediction = case.prediction()
     for name, value, expected in (
-        ("mean", prediction.mean, (_SAMPLES, len(_SIGNATURE.outputs))),
+        ("mean", prediction.mean, (_SAMPLES, len(case.signature.outputs))),
         ("score", prediction.score, (_SAMPLES,)),
     ):
         if tuple(value.shape) != expected:
@@ -179,7 +207,7 @@ def _fused_answers_alike(case: SurrogateCase) -> str:
     everything = np.arange(_SAMPLES)
     eager, fused = (case.answer(case.fitted, everything, form) for form in ("eager", "fused"))
     doubt = np.maximum(eager[:, -1], 1.0)
-    difference = np.maximum(_SIGNATURE.error(fused[:, :-1], eager[:, :-1]), np.abs(fused - eager)[:, -1]) / doubt
+    difference = np.maximum(case.signature.error(fused[:, :-1], eager[:, :-1]), np.abs(fused - eager)[:, -1]) / doubt
     if not difference.max() <= ALLOWED_DIFFERENCE:
         return (
             f"it is up to {difference.max():.2g} tolerances from predict, where {ALLOWED_DIFFERENCE:g} is allowed: it "

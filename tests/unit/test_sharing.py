@@ -543,7 +543,7 @@ def test_switched_on_by_the_case_it_stays_on() -> None:
 def test_a_rank_that_has_its_node_to_itself_has_no_workshop() -> None:
     nodes = Nodes.of(MPI.COMM_SELF)
     try:
-        assert open_workshop(nodes, [operator(relax)], 10) == []
+        assert open_workshop(nodes, [operator(relax)], [10]) == []
     finally:
         nodes.close()
 
