@@ -1,0 +1,86 @@
+"""Compare the climates of two Lorenz-96 runs within their sampling error, and draw them. Reads folders only."""
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from coupler.errors import CouplerError
+from coupler.report import Agreement, compare_climates, mean_and_deviation
+from coupler.report.canvas import DIVERGING, INK, SERIES, paint, quiet
+from coupler.report.recording import read_recording
+
+NAMES = ("mean of X", "deviation of X", "mean of Y_1", "deviation of Y_1")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("physics", type=Path, help="run folder of the physics run")
+    parser.add_argument("certified", type=Path, help="run folder of the certified run; the picture goes there")
+    parser.add_argument("--skip", type=float, default=0.25, help="share of either run that is left out at its start")
+    options = parser.parse_args()
+    try:
+        slow = [_field(folder, "x", options.skip) for folder in (options.physics, options.certified)]
+        fast = [_field(folder, "y_1", options.skip) for folder in (options.physics, options.certified)]
+        physics, certified = (
+            np.column_stack([mean_and_deviation(x), mean_and_deviation(y)]) for x, y in zip(slow, fast, strict=True)
+        )
+        agreement = compare_climates(NAMES, physics, certified)
+    except CouplerError as error:
+        print(f"compare: {error}", file=sys.stderr)
+        return 2
+    print(_table(agreement))
+    picture = paint(options.certified / "climate.png", 7.2, 2.6, lambda figure: _draw(figure, slow))
+    print(f"picture  {picture}")
+    return 0 if agreement.agree else 1
+
+
+def _field(folder: Path, name: str, skip: float) -> NDArray[np.float64]:
+    """Read a field, (times, members, sectors), of the later part of a run."""
+    recording = read_recording(folder / "fields.h5")
+    moments = range(int(skip * len(recording.steps)), len(recording.steps))
+    return np.array([recording.frame(name, moment) for moment in moments])
+
+
+def _table(agreement: Agreement) -> str:
+    lines = [f"{'':18}{'physics':>18}{'certified':>18}{'score':>8}"]
+    rows = zip(
+        agreement.names,
+        agreement.first,
+        agreement.first_error,
+        agreement.second,
+        agreement.second_error,
+        agreement.scores,
+        strict=True,
+    )
+    lines += [
+        f"{name:18}{first:9.4f} ± {e1:.4f}{second:9.4f} ± {e2:.4f}{score:+8.2f}"
+        for name, first, e1, second, e2, score in rows
+    ]
+    verdict = "agree" if agreement.agree else "do NOT agree"
+    return "\n".join([*lines, f"they {verdict}: the limit of a score is {agreement.limit:.2f}"])
+
+
+def _draw(figure: Figure, slow: list[NDArray[np.float64]]) -> None:
+    left, right = figure.subplots(1, 2, width_ratios=(1.3, 1.0))
+    member = slow[1][:, 0].T
+    image = left.imshow(member, aspect="auto", origin="lower", cmap=DIVERGING, vmin=-12, vmax=12)
+    left.set(title="X of one member of the certified run", xlabel="moment that was written", ylabel="sector")
+    figure.colorbar(image, ax=left, pad=0.01)
+    edges = np.linspace(-14.0, 20.0, 69)
+    for values, label, style in (
+        (slow[0], "physics", {"color": INK, "linewidth": 2.2}),
+        (slow[1], "certified", {"color": SERIES[4], "linestyle": "--"}),
+    ):
+        density, _ = np.histogram(values, edges, density=True)
+        right.stairs(density, edges, label=label, **style)
+    right.set(title="probability density of X", xlabel="X")
+    right.legend()
+    quiet(right)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
