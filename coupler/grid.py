@@ -44,6 +44,8 @@ class Grid:
         Whether a dimension wraps around, for all or one by one.
     halo : int
         Ghost width in cells on both sides of every dimension.
+    grain : sequence of int, optional
+        Cells per dimension that belong to one rank together, as those of a tile; single cells if None.
     comm : mpi4py communicator, optional
         The ranks that share the grid, ``MPI.COMM_WORLD`` if None. The grid talks on a communicator of its own.
 
@@ -61,7 +63,8 @@ class Grid:
     Raises
     ------
     ConfigError
-        If shape, length, periodic or halo mean nothing, or the ranks are too many for the cells.
+        If shape, length, periodic, halo or grain mean nothing, the shape is not made of whole grains, or the ranks are
+        too many for them.
 
     Collective: yes.
     """
@@ -73,6 +76,7 @@ class Grid:
         length: Sequence[float] | None = None,
         periodic: bool | Sequence[bool] = True,
         halo: int = 1,
+        grain: Sequence[int] | None = None,
         comm: MPI.Intracomm | None = None,
     ) -> None:
         self.shape = _each("shape", shape, (1, 2, 3), _is_count, "1 to 3 positive whole numbers, as in [128, 128]")
@@ -87,9 +91,11 @@ class Grid:
         if not (halo == 0 or _is_count(halo)):
             raise ConfigError(f"A halo of {halo} cells means nothing: set the kernel's halo to 0, 1, 2 or more.")
         self.halo = halo
+        together = (1,) * ndim if grain is None else grain
+        self.grain = _each("grain", together, (ndim,), _is_count, f"{ndim} positive whole numbers")
         parent = MPI.COMM_WORLD if comm is None else comm
         self.size, self.rank = parent.size, parent.rank
-        self.dims = choose_dims(self.size, self.shape, self.halo)
+        self.dims = choose_dims(self.size, self.shape, self.halo, self.grain)
         self.coords = self._coords(self.rank)
         self.start = tuple(int(cells.start) for cells in self._block(self.rank))
         self.stop = tuple(int(cells.stop) for cells in self._block(self.rank))
@@ -108,8 +114,30 @@ class Grid:
     @cached_property
     def ids(self) -> NDArray[np.int64]:
         """Global C-order number of every local cell, (n_local,), in local C order."""
-        ranges = np.ix_(*(np.arange(first, last) for first, last in zip(self.start, self.stop, strict=True)))
-        return np.ravel_multi_index(ranges, self.shape).reshape(-1).astype(np.int64, copy=False)
+        return self.number((1,) * self.ndim)
+
+    def number(self, block: Sequence[int]) -> NDArray[np.int64]:
+        """Give every block of so many cells per dimension its number.
+
+        Parameters
+        ----------
+        block : sequence of int
+            Cells per dimension; the subdomains of all ranks are made of whole ones, as with ``grain``.
+
+        Returns
+        -------
+        ndarray (n_local,) of int64
+            Global C-order number of every local block, in local C order: the same whatever the decomposition.
+
+        Collective: no.
+        """
+        assert not any(cells % side for cells, side in zip(self.local_shape, block, strict=True)), (block, self)
+        ranges = (
+            np.arange(first // side, last // side)
+            for first, last, side in zip(self.start, self.stop, block, strict=True)
+        )
+        counts = [cells // side for cells, side in zip(self.shape, block, strict=True)]
+        return np.ravel_multi_index(np.ix_(*ranges), counts).reshape(-1).astype(np.int64, copy=False)
 
     def centres(self, axis: int) -> NDArray[np.float64]:
         """Give this rank's cell centres along an axis, (local_shape[axis],), in the unit of ``length``.
@@ -280,7 +308,7 @@ class Grid:
         return tuple(int(place) for place in np.unravel_index(rank, self.dims))
 
     def _block(self, rank: int) -> tuple[slice, ...]:
-        return tuple(map(block, self._coords(rank), self.dims, self.shape))
+        return tuple(map(block, self._coords(rank), self.dims, self.shape, self.grain))
 
     def _counts(self) -> list[int]:
         return [math.prod(cells.stop - cells.start for cells in self._block(rank)) for rank in range(self.size)]

@@ -13,7 +13,7 @@ from coupler.errors import ConfigError, PluginError
 from coupler.field import State
 from coupler.fieldsfile import FieldsFile, check_names
 from coupler.grid import Grid
-from coupler.kernel import Kernel, Passage, check_kernel
+from coupler.kernel import Kernel, Passage, check_kernel, element_shape
 from coupler.operator import Operator
 from coupler.plugin import build, load
 from coupler.progress import ProgressLines, event_line
@@ -64,6 +64,10 @@ class Simulation:
         self.grid = _build_grid(case, self.kernel, comm)
         self._lines = ProgressLines(case.run.steps)
         self._names = {id(operator): name for name, operator in self.kernel.operators.items()}
+        self._ids = {
+            name: self.grid.number(element_shape(operator, self.grid.ndim))
+            for name, operator in self.kernel.operators.items()
+        }
         self._told = 0
         self._passages: dict[str, Passage] = {}
         self._outputs: dict[str, NDArray[np.float64]] = {}
@@ -73,7 +77,7 @@ class Simulation:
             comm=comm,
             out=out,
             name=type(self.kernel).__name__.lower(),
-            elements=int(np.prod(self.grid.local_shape)),
+            elements={name: len(ids) for name, ids in self._ids.items()},
             replay=replay,
         )
 
@@ -141,7 +145,8 @@ class Simulation:
                 f"({', '.join(self._names.values())}), so it has no model and no certificate: make it an attribute in "
                 "__init__, and pass that one."
             )
-        name, ids, stopwatch = self._names[id(operator)], self.grid.ids, self.coupling.stopwatch
+        name, stopwatch = self._names[id(operator)], self.coupling.stopwatch
+        ids = self._ids[name]
         with stopwatch.timing("gather"):
             passage = self._passage(name, operator, state)
             inputs = passage.gather(self.coupling.inputs(ids.size, operator=name))
@@ -152,16 +157,15 @@ class Simulation:
     def _foresee(self, state: State) -> None:
         """Show the coupling the elements of the start, for it to see whether a model could save anything."""
         for operator in self.kernel.operators.values():
-            name, ids = self._names[id(operator)], self.grid.ids
-            inputs = np.empty((ids.size, len(operator.signature.inputs)))
-            self.coupling.foresee(self._passage(name, operator, state).gather(inputs), self.case.run.dt, operator=name)
+            name = self._names[id(operator)]
+            self.coupling.foresee(self._passage(name, operator, state).gather(), self.case.run.dt, operator=name)
 
     def _passage(self, name: str, operator: Operator, state: State) -> Passage:
         """Give the way between fields and rows, and see to it that there are rows for the outputs."""
         passage = self._passages.get(name)
         if passage is None or passage.state is not state:
             passage = self._passages[name] = Passage(operator, state)
-            self._outputs[name] = np.empty((self.grid.ids.size, len(operator.signature.outputs)))
+            self._outputs[name] = np.empty((len(self._ids[name]), len(operator.signature.outputs)))
         return passage
 
     def _write(self, output: FieldsFile, state: State, step: int) -> None:
@@ -234,5 +238,6 @@ def _build_grid(case: Case, kernel: Kernel, comm: "MPI.Intracomm | None") -> Gri
         length=None if section.length is None else tuple(section.length),
         periodic=periodic,
         halo=kernel.halo,
+        grain=kernel.grain(len(section.shape)),
         comm=comm,
     )

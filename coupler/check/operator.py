@@ -55,7 +55,7 @@ def check_operator(operator: Operator, elements: NDArray[np.float64], dt: float,
 
     Collective: no.
     """
-    lines = (*_LINES, _CONSERVED) if operator.signature.conserved else _LINES
+    lines = (*_LINES, _CONSERVED) if operator.signature.element_sums else _LINES
     return go_through(lines, OperatorCase(operator, _choose(operator.signature, elements), dt), about)
 
 
@@ -155,7 +155,7 @@ def _keeps_to_bounds(case: OperatorCase) -> str:
 
 def _keeps_conserved_sums(case: OperatorCase) -> str:
     signature, outputs = case.operator.signature, case.truth()
-    for name, weights in signature.conserved.items():
+    for name, weights in signature.element_sums.items():
         weight = np.array(list(weights.values()))
         before = case.inputs[:, [signature.input_names.index(column) for column in weights]] * weight
         after = outputs[:, [signature.output_names.index(column) for column in weights]] * weight

@@ -45,19 +45,19 @@ class Boxes(NamedTuple):
         signature : Signature
             Of the operator.
         ranges : mapping of box to mapping of input to (float, float)
-            Ranges of the inputs that matter; the others may be anything. A box with an input that the operator has not
-            is another operator's.
+            Ranges of the inputs that matter; the others may be anything. A tile is inside where all its cells are, the
+            halo included. A box with an input that the operator has not is another operator's.
 
         Collective: no.
         """
-        inputs = signature.input_names
+        inputs = _inputs(signature)
         mine = {box: sides for box, sides in ranges.items() if set(sides) <= set(inputs)}
-        names = tuple(mine)
+        names, width = tuple(mine), len(signature.inputs) // len(inputs)
         lower, upper = np.full((len(names), len(inputs)), -np.inf), np.full((len(names), len(inputs)), np.inf)
         for place, sides in enumerate(mine.values()):
             for name, (low, high) in sides.items():
                 lower[place, inputs.index(name)], upper[place, inputs.index(name)] = low, high
-        return Boxes(names, lower, upper)
+        return Boxes(names, lower.repeat(width, axis=1), upper.repeat(width, axis=1))
 
 
 def check_boxes(signatures: Sequence[Signature], ranges: Mapping[str, Mapping[str, Sequence[float]]]) -> None:
@@ -70,9 +70,9 @@ def check_boxes(signatures: Sequence[Signature], ranges: Mapping[str, Mapping[st
 
     Collective: no.
     """
-    known = sorted({name for signature in signatures for name in signature.input_names})
+    known = sorted({name for signature in signatures for name in _inputs(signature)})
     for box, sides in ranges.items():
-        if not any(set(sides) <= set(signature.input_names) for signature in signatures):
+        if not any(set(sides) <= set(_inputs(signature)) for signature in signatures):
             strange = next((name for name in sides if name not in known), next(iter(sides)))
             raise ConfigError(
                 f"[controller.box.{box}]: no operator has the inputs {', '.join(sides)} "
@@ -81,6 +81,10 @@ def check_boxes(signatures: Sequence[Signature], ranges: Mapping[str, Mapping[st
         for name, (low, high) in sides.items():
             if not low < high:
                 raise ConfigError(f"[controller.box.{box}]: {name} = [{low}, {high}] is empty: lower end first.")
+
+
+def _inputs(signature: Signature) -> list[str]:
+    return [item.name for item in signature.input_fields]
 
 
 def box_sums(numbers: Integers, audit_rate: float) -> tuple[AuditedSums, ...]:

@@ -95,8 +95,9 @@ class Measures(NamedTuple):
     truths : ndarray (TRUTHS,) of int64
         Elements whose answer and truth are known, their errors and ratios of error to score [2**-20], and those of them
         that only a hard stop kept from being accepted, and their losses [2**-32].
-    outputs : ndarray (2, n_out) of int64
+    outputs : ndarray (2, fields) of int64
         Of audited, accepted elements: the capped error of each output alone [2**-32], and how often it was above 1.
+        Where elements are tiles, of each output field: the largest error of its cells.
     """
 
     scores: Integers
@@ -177,18 +178,21 @@ def _measure(
     truths: Integers,
     outputs: Integers,
 ) -> None:
+    width = mean.shape[1] // outputs.shape[1]
     for k in range(rows.size):
         i, accepted = rows[k], verdicts[k] == _ACCEPTED
         if not accepted and verdicts[k] != _SCORE and verdicts[k] != _BUDGET and verdicts[k] != _ALARM:
             continue  # no answer that could have been taken
         worst = 0.0
-        for j in range(mean.shape[1]):
-            error = abs(mean[i, j] - truth[k, j]) / (atol[j] + rtol[j] * abs(truth[k, j]))
-            error = error if np.isfinite(error) else np.inf
-            worst = max(worst, error)
+        for output in range(outputs.shape[1]):
+            largest = 0.0
+            for j in range(output * width, (output + 1) * width):
+                error = abs(mean[i, j] - truth[k, j]) / (atol[j] + rtol[j] * abs(truth[k, j]))
+                largest = max(largest, error if np.isfinite(error) else np.inf)
+            worst = max(worst, largest)
             if accepted:
-                outputs[0, j] += quantised_loss(error, cap)
-                outputs[1, j] += error > 1.0
+                outputs[0, output] += quantised_loss(largest, cap)
+                outputs[1, output] += largest > 1.0
         doubt = score[i] if np.isfinite(score[i]) else np.inf  # mode surrogate takes answers without one
         place, row = _bin(doubt, unit), AUDITED if accepted else REFUSED
         loss = quantised_loss(worst, cap)

@@ -60,7 +60,7 @@ class Limits:
         if np.shape(range_lower) != expected or np.shape(range_upper) != expected:
             raise FieldMismatch(
                 f"The training range has shapes {np.shape(range_lower)} and {np.shape(range_upper)} where the operator "
-                f"has {expected[0]} inputs ({', '.join(signature.input_names)}). Give one lower and one upper each."
+                f"has {expected[0]} inputs ({signature.inputs_in_words}). Give one lower and one upper each."
             )
         after = _weights(signature, signature.output_names)
         return Limits(
@@ -76,6 +76,6 @@ class Limits:
 
 
 def _weights(signature: Signature, names: tuple[str, ...]) -> Floats:
-    sums = signature.conserved.values()
+    sums = signature.element_sums.values()
     rows = [[float(weights.get(name, 0.0)) for name in names] for weights in sums]
     return np.array(rows, dtype=np.float64).reshape(len(sums), len(names))

@@ -29,7 +29,7 @@ class CountsShape:
     Parameters
     ----------
     outputs : int
-        Its outputs.
+        Its output fields.
     regions : int
         Regions of its input space that are watched.
     boxes : int

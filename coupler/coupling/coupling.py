@@ -56,7 +56,7 @@ class Coupling:
         The run folder; the first free ``runs/NAME-NNN`` if left out.
     name : str
         What the default run folder is named after.
-    elements : int, optional
+    elements : int or mapping of operator name to int, optional
         Most elements this rank asks about at once, where it knows. The place for them grows with what is asked,
         up to ``exchange.slot_elements``.
     replay : Path, optional
@@ -79,7 +79,7 @@ class Coupling:
         comm: MPI.Intracomm | None = None,
         out: Path | str | None = None,
         name: str = "coupling",
-        elements: int | None = None,
+        elements: int | Mapping[str, int] | None = None,
         replay: Path | str | None = None,
     ) -> None:
         self._comm = comm or MPI.COMM_WORLD
@@ -87,7 +87,8 @@ class Coupling:
         self.case = script.case if script is not None else case if isinstance(case, Case) else read_case(case)
         self.stopwatch = Stopwatch()
         named = {"operator": operators} if isinstance(operators, Operator) else dict(operators)
-        self.case = _with_audit_rate(self.case, self._comm.allreduce(elements or 0) * len(named))
+        expected = elements if isinstance(elements, Mapping) else dict.fromkeys(named, elements)
+        self.case = _with_audit_rate(self.case, self._comm.allreduce(sum(count or 0 for count in expected.values())))
         check_boxes([shown.signature for shown in named.values()], self.case.controller.box)
         most = self.case.exchange.slot_elements
         self._plan = SessionPlan(
@@ -96,7 +97,7 @@ class Coupling:
             controller=_controller(self.case),
             out=None if out is None else Path(out),
             name=name,
-            elements=min(_FIRST_ELEMENTS if elements is None else elements, most),
+            elements={name: min(_FIRST_ELEMENTS if count is None else count, most) for name, count in expected.items()},
             script=script,
         )
         if script is not None:
@@ -494,7 +495,7 @@ def _check_out(out: NDArray[np.float64], inputs: NDArray[np.float64], signature:
     if out.shape != expected or out.dtype != np.float64 or not out.flags.c_contiguous or not out.flags.writeable:
         raise FieldMismatch(
             f"out has shape {out.shape} and type {out.dtype}; it must be a writable array of shape {expected} "
-            f"({', '.join(signature.output_names)}) of float64 in C order: numpy.empty(...) makes one."
+            f"({signature.outputs_in_words}) of float64 in C order: numpy.empty(...) makes one."
         )
     if np.may_share_memory(out, inputs):
         raise FieldMismatch(
@@ -507,7 +508,7 @@ def _checked_inputs(inputs: ArrayLike, signature: Signature) -> NDArray[np.float
     if x.ndim != 2 or x.shape[1] != len(signature.inputs):
         raise FieldMismatch(
             f"The inputs have shape {x.shape}; the operator takes (n, {len(signature.inputs)}): "
-            f"{', '.join(signature.input_names)}."
+            f"{signature.inputs_in_words}."
         )
     return x
 

@@ -40,7 +40,7 @@ class Families:
         self._boxes: dict[int, _Family] = {}
         for index, (operator, route) in enumerate(routes.items()):
             if outputs:
-                names = route.operator.signature.output_names
+                names = tuple(item.name for item in route.operator.signature.output_fields)
                 self._outputs[index] = _Family(f"outputs of {operator}", Statements(certificate, names))
             if route.observer.boxes.names:
                 self._boxes[index] = _Family(

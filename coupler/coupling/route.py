@@ -132,7 +132,7 @@ class Route:
         self.off = False
         self.absent: Callable[[int, int, NDArray[np.int64]], Reasons | None] | None = None
         named = boxes or Boxes.of(operator.signature, {})
-        self.counts = Counts(CountsShape(len(operator.signature.outputs), regions, len(named.names)))
+        self.counts = Counts(CountsShape(len(operator.signature.output_fields), regions, len(named.names)))
         self.observer = Observer(operator, controller.cap, named, self.counts)
         self._hysteresis = Hysteresis(controller.hysteresis)
         self.on_truth: Callable[[Piece, Reasons], None] | None = None

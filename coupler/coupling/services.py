@@ -18,6 +18,9 @@ from coupler.serving.placement import CoreMap, Home, all_cores, plan
 from coupler.serving.predictor import Predictor, choose_device
 from coupler.serving.service import NodePlan, Service, ServicePlan
 
+# Room for rows of a model inside of a rank.
+_ROOM_BYTES = 2**30
+
 
 class NodeServices:
     """This rank's share of the services of the run.
@@ -32,7 +35,7 @@ class NodeServices:
         The ranks.
     routes : mapping of operator name to Route
         They get their transports here.
-    elements : int
+    elements : mapping of operator name to int
         Elements this rank asks about at once, at most.
     models : Path
         Folder of the registry.
@@ -45,11 +48,13 @@ class NodeServices:
     Collective: yes.
     """
 
-    def __init__(self, case: Case, nodes: Nodes, routes: Mapping[str, Route], elements: int, models: Path) -> None:
+    def __init__(
+        self, case: Case, nodes: Nodes, routes: Mapping[str, Route], elements: Mapping[str, int], models: Path
+    ) -> None:
         self._nodes, self._routes = nodes, routes
         together(nodes.job, lambda: check_folder(models))
         self._registry = Registry(models)
-        shapes = [_slot_shape(index, route, elements) for index, route in enumerate(routes.values())]
+        shapes = [_slot_shape(index, route, elements[name]) for index, (name, route) in enumerate(routes.items())]
         with ExitStack() as started:
             arena = None if case.exchange.transport == "inprocess" else self._map_arena(shapes, started)
             cluster = together(nodes.job, lambda: self._connect(case, started))
@@ -160,8 +165,10 @@ class OwnLines:
         """Give a line to an operator's models, with room for so many elements at least."""
         timed = self._case.learning.mode != "deterministic"
         wanted = self._case.surrogate
-        # Memory that is never written to costs nothing, so there is no need to grow.
-        shape = _slot_shape(0, route, max(elements, self._case.exchange.slot_elements))
+        # Memory that is never written to costs nothing, so there is no need to grow; a system may still refuse more.
+        signature = route.operator.signature
+        fitting = _ROOM_BYTES // (8 * (len(signature.inputs) + len(signature.outputs)))
+        shape = _slot_shape(0, route, max(elements, min(self._case.exchange.slot_elements, fitting)))
         predictor = Predictor(shape.n_in, shape.n_out, self._device, wanted.threads, form=wanted.form, timed=timed)
 
         def load(version: int) -> None:

@@ -71,7 +71,7 @@ class SessionPlan:
         The run folder, if the user chose one.
     name : str
         What the default run folder is named after.
-    elements : int
+    elements : mapping of name to int
         Most elements this rank asks about at once.
     hopeless : str
         Why no model could save anything, so that nothing is started for one; empty if one could.
@@ -84,7 +84,7 @@ class SessionPlan:
     controller: Controller
     out: Path | None
     name: str
-    elements: int
+    elements: Mapping[str, int]
     script: Script | None = None
     hopeless: str = ""
 
@@ -309,7 +309,8 @@ class Session:
         if sharing == "off" or (sharing == "auto" and self._plan.controller.mode == "physics"):
             return []
         try:
-            benches = together(self._nodes.job, lambda: open_workshop(self._nodes, operators, self._plan.elements))
+            elements = tuple(self._plan.elements[name] for name in self._plan.operators)
+            benches = together(self._nodes.job, lambda: open_workshop(self._nodes, operators, elements))
         except CouplerError as error:
             if sharing == "on":
                 raise CouplerError(f'exchange.sharing = "on": {error} "auto" goes on without sharing.') from error

@@ -64,7 +64,7 @@ class SharingSwitch:
         self._steps = self._gain = self._cost = 0
 
 
-def open_workshop(nodes: Nodes, operators: Sequence[Operator], elements: int) -> list[Bench]:
+def open_workshop(nodes: Nodes, operators: Sequence[Operator], elements: Sequence[int]) -> list[Bench]:
     """Make the node's workshop and give this rank's benches, one per operator; none if it has its node to itself.
 
     Parameters
@@ -73,8 +73,8 @@ def open_workshop(nodes: Nodes, operators: Sequence[Operator], elements: int) ->
         The ranks.
     operators : sequence of Operator
         Whose truth may be shared, on all ranks alike.
-    elements : int
-        Most elements of this rank in one call, as far as is known; more are shared in rounds.
+    elements : sequence of int
+        Of each, most elements of this rank in one call, as far as is known; more are shared in rounds.
 
     Raises
     ------
@@ -86,7 +86,7 @@ def open_workshop(nodes: Nodes, operators: Sequence[Operator], elements: int) ->
     node = nodes.node
     if node.size == 1:
         return []
-    mine = tuple(BenchShape.of(operator, elements) for operator in operators)
+    mine = tuple(BenchShape.of(operator, count) for operator, count in zip(operators, elements, strict=True))
     layout = WorkshopLayout(tuple(node.allgather(mine)))
     made = together(node, lambda: Workshop.create(layout, operators) if node.rank == 0 else None)
     address = node.bcast(None if made is None else made.address)

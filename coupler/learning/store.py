@@ -144,7 +144,8 @@ class SampleStore:
                 (self._folder / f".{self._path(number).name}.part").unlink(missing_ok=True)
 
     def _columns(self) -> dict[str, tuple[Field, ...]]:
-        return {"inputs": self._signature.inputs, "truth": self._signature.outputs}
+        # Of a tile its fields: the names of thousands of cells have no room in an attribute.
+        return {"inputs": self._signature.input_fields, "truth": self._signature.output_fields}
 
     def _path(self, number: int) -> Path:
         return self._folder / f"{self._operator}-{number:05d}.h5"

@@ -178,7 +178,9 @@ def trained_range(signature: Signature, inputs: NDArray[np.float64]) -> NDArray[
     """Range of the inputs with a small margin, in which the model may answer.
 
     The margin is a share of the span, of the span in decades where the quantity cannot be negative and was not zero:
-    an absolute margin would reach from a small positive quantity to zero, where nothing was learned.
+    an absolute margin would reach from a small positive quantity to zero, where nothing was learned. All cells of a
+    tile have the range of their field: a network that goes over the tile learns of one place from all others, and of
+    thousands of ranges of their own one would be left by almost every tile.
 
     Parameters
     ----------
@@ -194,8 +196,11 @@ def trained_range(signature: Signature, inputs: NDArray[np.float64]) -> NDArray[
 
     Collective: no.
     """
-    ends = np.stack([inputs.min(axis=0), inputs.max(axis=0)])
-    for column, field in enumerate(signature.inputs):
+    fields = signature.input_fields
+    width = len(signature.inputs) // len(fields)
+    cells = inputs.reshape(len(inputs), len(fields), width)
+    ends = np.stack([cells.min(axis=(0, 2)), cells.max(axis=(0, 2))])
+    for column, field in enumerate(fields):
         lower, upper = ends[:, column]
         if field.lower >= 0 and lower > 0:
             factor = max((upper / lower) ** _MARGIN, 1 + 1e-9)
@@ -204,7 +209,7 @@ def trained_range(signature: Signature, inputs: NDArray[np.float64]) -> NDArray[
             margin = max(_MARGIN * (upper - lower), 1e-9 * max(abs(lower), abs(upper)))
             lower, upper = lower - margin, upper + margin
         ends[:, column] = max(lower, field.lower), min(upper, field.upper)
-    return ends
+    return ends.repeat(width, axis=1)
 
 
 def _choose(task: TrainingTask, signature: Signature) -> Selection:

@@ -18,11 +18,12 @@ from coupler.records import Rows
 from coupler.serving.batches import Batch, pack
 from coupler.serving.crew import Crew
 from coupler.serving.device import EAGER_BUCKETS, Answerer
-from coupler.serving.eager import Shape, TorchForm
+from coupler.serving.eager import CHUNK_ROWS, Shape, TorchForm, chunk_rows
 from coupler.surrogate import Surrogate
 
 _log = logging.getLogger("coupler")
-# Batch sizes: the smallest is one launch whatever it holds, the largest fills the device.
+# Batch sizes: the smallest is one launch whatever it holds, the largest fills the device. Of long rows, as those of
+# tiles, there are fewer in each.
 _BUCKETS = (256, 4096, 32768)
 _LANES = 2
 _WARM_UPS = 3
@@ -165,11 +166,12 @@ class GraphForm:
     def __init__(self, surrogate: Surrogate, shape: Shape, device: torch.device, samples: Sequence[Rows]) -> None:
         with torch.inference_mode():
             shape.check(surrogate.predict(*_sample(samples[0], device)), len(samples[0].inputs))
-            self._lanes = [_Lane(surrogate, device, _BUCKETS, samples[0]) for _ in range(_LANES)]
-        self._sizes: tuple[int, ...] = (_BUCKETS[-1],)
-        whole = self._trial(samples, _BUCKETS[-1])
-        equal = [size for size in _BUCKETS[:-1] if self._trial(samples, size) == whole]
-        self._sizes = (*equal, _BUCKETS[-1])
+            *smaller, largest = (max(size * chunk_rows(shape.n_in) // CHUNK_ROWS, 1) for size in _BUCKETS)
+            self._lanes = [_Lane(surrogate, device, (*smaller, largest), samples[0]) for _ in range(_LANES)]
+        self._sizes: tuple[int, ...] = (largest,)
+        whole = self._trial(samples, largest)
+        equal = [size for size in smaller if self._trial(samples, size) == whole]
+        self._sizes = (*equal, largest)
 
     def __call__(self, parts: Sequence[Rows]) -> None:
         """Answer every part in place."""

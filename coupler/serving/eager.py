@@ -1,5 +1,6 @@
 """Torch as a form: it only ever sees batches of a few fixed sizes, padded, as its products round by their size."""
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -17,8 +18,15 @@ from coupler.serving.crew import Crew
 from coupler.surrogate import Prediction
 
 CHUNK_ROWS = 2048
+# Of rows as long as those of tiles fewer make a chunk: padding is computed, too, and a chunk should stay in the cache.
+_CHUNK_VALUES = 2**17
 # A model that takes longer for one chunk [s] is not asked for a comparison of sizes.
 _PATIENCE_SECONDS = 0.25
+
+
+def chunk_rows(n_in: int) -> int:
+    """Rows of the largest batch of elements with so many inputs: ``CHUNK_ROWS``, or a smaller power of two."""
+    return int(min(CHUNK_ROWS, 2 ** int(math.log2(max(_CHUNK_VALUES // n_in, 1)))))
 
 
 class Shape(NamedTuple):
@@ -70,7 +78,8 @@ class TorchForm:
     ) -> None:
         self._predict, self._shape, self._device = predict, shape, device
         self._crew, self._precision = crew, precision
-        self._buckets: tuple[int, ...] = (CHUNK_ROWS,)
+        self._most = chunk_rows(shape.n_in)
+        self._buckets: tuple[int, ...] = (self._most,)
         self._own = local()
 
     def __call__(self, parts: Sequence[Rows]) -> None:
@@ -83,12 +92,12 @@ class TorchForm:
         A model that cannot answer, or is slow, is asked once; it keeps the largest size.
         """
         started = time.perf_counter()
-        whole = self._trial(samples, CHUNK_ROWS)
+        whole = self._trial(samples, self._most)
         if whole is None or time.perf_counter() - started > _PATIENCE_SECONDS:
             return
-        self._trial(samples, CHUNK_ROWS)
-        equal = [size for size in buckets if size < CHUNK_ROWS and self._trial(samples, size) == whole]
-        self._buckets = (*equal, CHUNK_ROWS)
+        self._trial(samples, self._most)
+        equal = [size for size in buckets if size < self._most and self._trial(samples, size) == whole]
+        self._buckets = (*equal, self._most)
 
     def _trial(self, samples: Sequence[Rows], size: int) -> bytes | None:
         """Answer the samples in batches of one size; None if the model does not."""
@@ -98,7 +107,7 @@ class TorchForm:
         except Exception:  # noqa: BLE001, a user's model may raise anything, and does so again when it is asked
             return None
         finally:
-            self._buckets = (CHUNK_ROWS,)
+            self._buckets = (self._most,)
         return b"".join(part.mean.tobytes() + part.score.tobytes() for part in samples)
 
     def _answer(self, batch: Batch) -> None:
@@ -136,7 +145,7 @@ class TorchForm:
         try:
             inputs, dt = self._own.buffers
         except AttributeError:
-            inputs, dt = self._own.buffers = np.empty((CHUNK_ROWS, self._shape.n_in)), np.empty(CHUNK_ROWS)
+            inputs, dt = self._own.buffers = np.empty((self._most, self._shape.n_in)), np.empty(self._most)
         return inputs[:size], dt[:size]
 
 

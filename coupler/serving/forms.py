@@ -13,7 +13,7 @@ from coupler.learning.registry import ModelCard
 from coupler.operator import Signature
 from coupler.records import Rows
 from coupler.serving.device import Answerer, Device
-from coupler.serving.eager import CHUNK_ROWS
+from coupler.serving.eager import CHUNK_ROWS, chunk_rows
 from coupler.surrogate import Surrogate
 
 # A form may differ from eager torch by this share of the tolerance, and of the score where that is above 1: whoever
@@ -40,9 +40,11 @@ class FormTrial:
         Largest difference from eager torch: of an answer in units of the tolerance, of a score; both divided by the
         score where that is above 1. NaN if the form was not tried.
     chunk_seconds, small_seconds : float
-        Fastest time for a chunk of 2048 rows, and for 32 rows; NaN if nothing was timed.
+        Fastest time for a chunk, and for 32 rows; NaN if nothing was timed.
     complaint : str
         Why it may not be used; empty if it may.
+    rows : int
+        Rows of a chunk.
     """
 
     form: str
@@ -51,6 +53,7 @@ class FormTrial:
     chunk_seconds: float = math.nan
     small_seconds: float = math.nan
     complaint: str = ""
+    rows: int = CHUNK_ROWS
 
     @property
     def sentence(self) -> str:
@@ -61,8 +64,8 @@ class FormTrial:
         if math.isnan(self.chunk_seconds):
             return said
         return (
-            f"{said}, {1e6 * self.chunk_seconds / CHUNK_ROWS:.3f} µs per element in chunks, "
-            f"{1e6 * self.small_seconds:.0f} µs for {_SMALL_ROWS}"
+            f"{said}, {1e6 * self.chunk_seconds / self.rows:.3f} µs per element in chunks, "
+            f"{1e6 * self.small_seconds:.0f} µs for {min(_SMALL_ROWS, self.rows)}"
         )
 
 
@@ -103,7 +106,7 @@ def sample_rows(signature: Signature, card: ModelCard | None) -> list[Rows]:
     Returns
     -------
     list of Rows
-        Parts with a time step each, 2048 rows together; their mean and score are NaN.
+        Parts with a time step each, together as many rows as the largest batch has; their mean and score are NaN.
 
     Collective: no.
     """
@@ -112,11 +115,11 @@ def sample_rows(signature: Signature, card: ModelCard | None) -> list[Rows]:
     upper = [min(field.upper, 10.0 if field.lower >= 0 else 1.0) for field in signature.inputs]
     ends = np.array([lower, upper]) if card is None else np.array([card.range_lower, card.range_upper])
     steps = (1.0, 1.0) if card is None or card.range_dt is None else card.range_dt
-    inputs = np.stack([_draw(random, low, high, CHUNK_ROWS) for low, high in ends.T], axis=1)
+    inputs = np.stack([_draw(random, low, high, chunk_rows(len(signature.inputs))) for low, high in ends.T], axis=1)
     n_out = len(signature.outputs)
     return [
         Rows(part, float(dt), np.full((len(part), n_out), np.nan), np.full(len(part), np.nan))
-        for part, dt in zip(np.split(inputs, _PARTS), _draw(random, *steps, _PARTS), strict=True)
+        for part, dt in zip(np.array_split(inputs, _PARTS), _draw(random, *steps, _PARTS), strict=True)
     ]
 
 
@@ -257,7 +260,9 @@ def _timed(trial: FormTrial, answerer: Answerer, samples: Sequence[Rows]) -> For
     inputs = np.concatenate([part.inputs for part in samples])
     chunk = Rows(inputs, samples[0].dt, np.empty((count, n_out)), np.empty(count))
     few = Rows(inputs[:_SMALL_ROWS], chunk.dt, chunk.mean[:_SMALL_ROWS], chunk.score[:_SMALL_ROWS])
-    return replace(trial, chunk_seconds=_fastest_time(answerer, chunk), small_seconds=_fastest_time(answerer, few))
+    return replace(
+        trial, chunk_seconds=_fastest_time(answerer, chunk), small_seconds=_fastest_time(answerer, few), rows=count
+    )
 
 
 def _draw(random: np.random.Generator, lower: float, upper: float, count: int) -> NDArray[np.float64]:

@@ -40,8 +40,8 @@ def tree(
     """
     signature = head.signature
     lines = (
-        f"inputs    {', '.join(map(_column, signature.inputs))}",
-        f"outputs   {', '.join(_output(signature, number) for number in range(len(signature.outputs)))}",
+        f"inputs    {', '.join(map(_column, signature.input_fields))}{_element(signature)}",
+        f"outputs   {', '.join(_output(signature, number) for number in range(len(signature.output_fields)))}",
         f"steps     {_range(steps)}{_counted(len(steps), calls)}",
         f"elements  {elements}",
         f"dt        {_range(dt)}",
@@ -62,8 +62,12 @@ def _column(column: Field) -> str:
 
 
 def _output(signature: Signature, number: int) -> str:
-    atol, rtol = signature.atol[number], signature.rtol[number]
-    return f"{_column(signature.outputs[number])} ± ({atol:.3g} + {rtol:.3g}|{signature.outputs[number].name}|)"
+    atol, rtol, field = signature.field_atol[number], signature.field_rtol[number], signature.output_fields[number]
+    return f"{_column(field)} ± ({atol:.3g} + {rtol:.3g}|{field.name}|)"
+
+
+def _element(signature: Signature) -> str:
+    return "" if signature.tiled is None else f" on {signature.tiled.tile}"
 
 
 def _range(values: NDArray[np.int64] | NDArray[np.float64]) -> str:
