@@ -130,8 +130,11 @@ def _small_case(kernel: Kernel, dimensions: int, dt: float) -> Iterator[KernelCa
     with Grid((2**20,), halo=0) as everyone:
         alone = cast("MPI.Intracomm", everyone.comm.Split(everyone.rank))
         widest = max(kernel.halo, 1)
+        grain = kernel.grain(dimensions)
         first, *others = (side + 2 * kernel.halo for side in _SIDES[dimensions])
-        with Grid((first + everyone.size * widest, *others), halo=kernel.halo, comm=alone) as grid:
+        cells = (first + everyone.size * widest, *others)
+        shape = tuple(count * side for count, side in zip(cells, grain, strict=True))
+        with Grid(shape, halo=kernel.halo, grain=grain, comm=alone) as grid:
             yield KernelCase(kernel, grid, dt)
         alone.Free()
 
@@ -142,7 +145,7 @@ def _on_all_ranks(case: KernelCase, found: list[CheckLine]) -> list[CheckLine]:
     Not a :class:`Line`: were an exception turned into a complaint here, the other ranks would wait for ever in
     the exchange; as it is the job is aborted. So it is tried only where everything else passed.
     """
-    with Grid(case.grid.shape, halo=case.kernel.halo) as grid:
+    with Grid(case.grid.shape, halo=case.kernel.halo, grain=case.grid.grain) as grid:
         fit = all(grid.comm.allgather(all(line.passed for line in found)))
         if grid.size == 1 or not fit:
             return []

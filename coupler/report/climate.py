@@ -4,6 +4,7 @@ Trajectories of chaotic systems part whatever computes them; what two sound runs
 independent systems, so the spread of their time means gives the sampling error, however long a member remembers.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
@@ -40,8 +41,25 @@ class Agreement:
     @property
     def scores(self) -> tuple[float, ...]:
         """Difference of every quantity in units of its own standard error; standard normal for equal climates."""
-        pairs = zip(self.first, self.second, self.first_error, self.second_error, strict=True)
-        return tuple(float((one - other) / np.hypot(*errors)) for one, other, *errors in pairs)
+        quantities = zip(self.first, self.second, self.first_error, self.second_error, strict=True)
+        return tuple((one - other) / math.hypot(error, beside) for one, other, error, beside in quantities)
+
+    def table(self, first: str, second: str) -> str:
+        """Give mean ± standard error of every quantity in both runs, their scores and the verdict, as lines of text.
+
+        Parameters
+        ----------
+        first, second : str
+            What to call the runs.
+        """
+        width = max(map(len, self.names))
+        lines = [f"{'':{width}}{first:>23}{second:>23}{'score':>8}"]
+        for name, one, one_error, other, other_error, score in zip(
+            self.names, self.first, self.first_error, self.second, self.second_error, self.scores, strict=True
+        ):
+            lines.append(f"{name:{width}}{one:13.4e} ± {one_error:.1e}{other:13.4e} ± {other_error:.1e}{score:+8.2f}")
+        verdict = "They agree" if self.agree else "They do not agree"
+        return "\n".join([*lines, f"{verdict}: scores up to {self.limit:.2f} are sampling error."])
 
     @property
     def agree(self) -> bool:
@@ -77,12 +95,14 @@ def compare_climates(
     """
     for rows in (first, second):
         _check(names, rows)
-    mean, error = [], []
-    for rows in (first, second):
-        mean.append(tuple(rows.mean(axis=0).tolist()))
-        error.append(tuple((rows.std(axis=0, ddof=1) / np.sqrt(len(rows))).tolist()))
-    limit = NormalDist().inv_cdf(1.0 - false_alarm / (2.0 * len(names)))
-    return Agreement(tuple(names), *mean, *error, limit)
+    return Agreement(
+        names=tuple(names),
+        first=tuple(first.mean(axis=0).tolist()),
+        second=tuple(second.mean(axis=0).tolist()),
+        first_error=_standard_error(first),
+        second_error=_standard_error(second),
+        limit=NormalDist().inv_cdf(1.0 - false_alarm / (2.0 * len(names))),
+    )
 
 
 def mean_and_deviation(values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -105,6 +125,10 @@ def mean_and_deviation(values: NDArray[np.float64]) -> NDArray[np.float64]:
     deviation = np.sqrt(square.mean() - centre**2)
     variance = square - 2.0 * centre * mean + centre**2
     return np.column_stack([mean, (variance + deviation**2) / (2.0 * deviation)])
+
+
+def _standard_error(rows: NDArray[np.float64]) -> tuple[float, ...]:
+    return tuple((rows.std(axis=0, ddof=1) / math.sqrt(len(rows))).tolist())
 
 
 def _check(names: Sequence[str], rows: NDArray[np.float64]) -> None:

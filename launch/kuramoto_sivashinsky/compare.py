@@ -1,4 +1,4 @@
-"""Compare the spectra of two Kuramoto-Sivashinsky runs within their sampling error, and draw them. Reads folders only."""
+"""Compare the spectra of two Kuramoto-Sivashinsky runs within their sampling error, and draw them."""
 
 import argparse
 import sys
@@ -33,7 +33,7 @@ def main() -> int:
     except CouplerError as error:
         print(f"compare: {error}", file=sys.stderr)
         return 2
-    print(_table(agreement))
+    print(agreement.table("physics", "certified"))
     line = kernel.advance(np.array(runs[1][-1, :1]), 100.0)
     picture = paint(options.certified / "spectrum.png", 7.2, 2.6, lambda figure: _draw(figure, kernel, line, agreement))
     print(f"picture  {picture}")
@@ -44,28 +44,7 @@ def _members(folder: Path, skip: float) -> NDArray[np.float64]:
     """Read u, (times, members, points), of the later part of a run."""
     recording = read_recording(folder / "fields.h5")
     moments = range(int(skip * len(recording.steps)), len(recording.steps))
-    return np.array(
-        [np.stack([recording.frame(name, moment) for name in recording.units], axis=-1) for moment in moments]
-    )
-
-
-def _table(agreement: Agreement) -> str:
-    lines = [f"{'':6}{'physics':>22}{'certified':>22}{'score':>8}"]
-    rows = zip(
-        agreement.names,
-        agreement.first,
-        agreement.first_error,
-        agreement.second,
-        agreement.second_error,
-        agreement.scores,
-        strict=True,
-    )
-    lines += [
-        f"{name:6}{first:12.4e} ± {e1:.1e}{second:12.4e} ± {e2:.1e}{score:+8.2f}"
-        for name, first, e1, second, e2, score in rows
-    ]
-    verdict = "agree" if agreement.agree else "do NOT agree"
-    return "\n".join([*lines, f"they {verdict}: the limit of a score is {agreement.limit:.2f}"])
+    return np.array([recording.frame("u", moment) for moment in moments])
 
 
 def _draw(figure: Figure, kernel: KuramotoSivashinsky, member: NDArray[np.float64], agreement: Agreement) -> None:
@@ -79,12 +58,12 @@ def _draw(figure: Figure, kernel: KuramotoSivashinsky, member: NDArray[np.float6
     )
     left.set(title="u of one member, as the truth goes on from the certified run", xlabel="time", ylabel="x")
     figure.colorbar(image, ax=left, pad=0.01)
-    for values, errors, label, style in (
+    for means, errors, label, style in (
         (agreement.first, agreement.first_error, "physics", {"color": INK, "marker": "o", "mfc": "none"}),
         (agreement.second, agreement.second_error, "certified", {"color": SERIES[0], "marker": "x"}),
     ):
         spread = 3 * np.array(errors)
-        right.errorbar(list(MODES), values, spread, label=label, linestyle="none", markersize=5, **style)
+        right.errorbar(list(MODES), means, spread, label=label, linestyle="none", markersize=5, **style)
     right.set(title="energy per mode, ± 3 standard errors", xlabel="mode", yscale="log")
     right.legend()
     quiet(right)

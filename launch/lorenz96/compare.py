@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from coupler.errors import CouplerError
-from coupler.report import Agreement, compare_climates, mean_and_deviation
+from coupler.report import compare_climates, mean_and_deviation
 from coupler.report.canvas import DIVERGING, INK, SERIES, paint, quiet
 from coupler.report.recording import read_recording
 
@@ -32,7 +32,7 @@ def main() -> int:
     except CouplerError as error:
         print(f"compare: {error}", file=sys.stderr)
         return 2
-    print(_table(agreement))
+    print(agreement.table("physics", "certified"))
     picture = paint(options.certified / "climate.png", 7.2, 2.6, lambda figure: _draw(figure, slow))
     print(f"picture  {picture}")
     return 0 if agreement.agree else 1
@@ -43,25 +43,6 @@ def _field(folder: Path, name: str, skip: float) -> NDArray[np.float64]:
     recording = read_recording(folder / "fields.h5")
     moments = range(int(skip * len(recording.steps)), len(recording.steps))
     return np.array([recording.frame(name, moment) for moment in moments])
-
-
-def _table(agreement: Agreement) -> str:
-    lines = [f"{'':18}{'physics':>18}{'certified':>18}{'score':>8}"]
-    rows = zip(
-        agreement.names,
-        agreement.first,
-        agreement.first_error,
-        agreement.second,
-        agreement.second_error,
-        agreement.scores,
-        strict=True,
-    )
-    lines += [
-        f"{name:18}{first:9.4f} ± {e1:.4f}{second:9.4f} ± {e2:.4f}{score:+8.2f}"
-        for name, first, e1, second, e2, score in rows
-    ]
-    verdict = "agree" if agreement.agree else "do NOT agree"
-    return "\n".join([*lines, f"they {verdict}: the limit of a score is {agreement.limit:.2f}"])
 
 
 def _draw(figure: Figure, slow: list[NDArray[np.float64]]) -> None:
