@@ -62,9 +62,9 @@ def _draw(figure: Figure, kernel: KuramotoSivashinsky, member: NDArray[np.float6
         (agreement.first, agreement.first_error, "physics", {"color": INK, "marker": "o", "mfc": "none"}),
         (agreement.second, agreement.second_error, "certified", {"color": SERIES[0], "marker": "x"}),
     ):
-        spread = 3 * np.array(errors)
+        spread = 3 * np.array(errors)  # smaller than the marks in a sound run
         right.errorbar(list(MODES), means, spread, label=label, linestyle="none", markersize=5, **style)
-    right.set(title="energy per mode, ± 3 standard errors", xlabel="mode", yscale="log")
+    right.set(title="energy per mode", xlabel="mode", yscale="log")
     right.legend()
     quiet(right)
 
