@@ -3,12 +3,21 @@
 from pathlib import Path
 
 from coupler.report.budget import draw_budget
+from coupler.report.climate import Agreement, compare_climates, mean_and_deviation
 from coupler.report.comparison import Comparison, compare
 from coupler.report.difference import draw_comparison
 from coupler.report.fields import draw_fields
 from coupler.report.twins import draw_twins
 
-__all__ = ["Comparison", "compare", "draw", "draw_comparison"]
+__all__ = [
+    "Agreement",
+    "Comparison",
+    "compare",
+    "compare_climates",
+    "draw",
+    "draw_comparison",
+    "mean_and_deviation",
+]
 
 
 def draw(folder: Path) -> list[Path]:
