@@ -49,7 +49,7 @@ def test_the_table_has_a_row_per_comparison_all_as_wide_and_names_what_is_missin
 
     assert len(lines) == 2 + len(compared)
     assert len(set(map(len, lines))) == 1
-    assert not_compared(compared) == [f"{REFERENCES[0].problem} {REFERENCES[0].quantity}"]
+    assert not_compared(compared) == [f"{REFERENCES[0].problem} (1)"]
 
 
 def test_a_mistyped_problem_or_quantity_names_the_nearest() -> None:

@@ -1,5 +1,6 @@
 """The table of the validation suite: what was compared, what came out, and how it is printed."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -50,9 +51,10 @@ def as_lines(comparisons: Sequence[Comparison]) -> list[str]:
 
 
 def not_compared(comparisons: Sequence[Comparison]) -> list[str]:
-    """Name the reference values that nothing was compared with."""
+    """Name the problems with reference values that nothing was compared with, and say how many."""
     seen = {comparison.reference for comparison in comparisons}
-    return [f"{row.problem} {row.quantity}" for row in REFERENCES if row not in seen]
+    missing = Counter(row.problem for row in REFERENCES if row not in seen)
+    return [f"{problem} ({count})" for problem, count in missing.items()]
 
 
 def _padded(row: Sequence[str], widths: Sequence[int]) -> list[str]:
