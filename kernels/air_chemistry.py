@@ -35,9 +35,8 @@ class Reaction(NamedTuple):
     reactants, products : str
         Species, a space between two; one that is made twice stands twice.
     rate : float
-        Its constant [1/min], or [1/(ppm min)] with two reactants.
+        Its constant [1/min], or [1/(ppm min)] with two reactants; at ``sun`` = 1 if ``light`` drives it.
     light : bool
-        Whether the sun drives it: the constant is that of ``sun`` = 1.
     """
 
     reactants: str
@@ -111,7 +110,7 @@ class AirChemistry(Kernel):
     time_across : float
         By how much local solar time is later at the end of the first axis [min]; 1440 goes once around the world.
     sunshine : float, optional
-        The sun at this strength for ever, instead of by the time: 1 is the test set.
+        The sun at this strength for ever: 1 is the test set.
     rtol, atol : float
         Tolerance of one step of the integrator that is the truth [1, ppm].
 
@@ -211,10 +210,7 @@ class AirChemistry(Kernel):
         carry(state, grid, self.wind, SPECIES, dt / 2)
 
     def sun(self, grid: "Grid", time: float) -> NDArray[np.float64]:
-        """Give the sun at a time [min] along the first axis of this rank, (local_shape[0],), in [0, 1].
-
-        It is the sine of the sun's height over the horizon, and 0 below.
-        """
+        """Give the sine of the sun's height over the horizon, or 0, at a time [min]: (local_shape[0],), in [0, 1]."""
         place, tilt = self.turn
         values = np.empty(grid.local_shape[0])
         for i, centre in enumerate(grid.centres(0)):
@@ -247,7 +243,6 @@ def _check(**fine: bool) -> None:
 
 
 def _places(side: str, count: int) -> list[int]:
-    """Give the species of one side of a reaction as numbers; -1 fills up."""
     named = [SPECIES.index(name) for name in side.split()]
     return named + [-1] * (count - len(named))
 
