@@ -11,7 +11,8 @@ from scipy.linalg import null_space
 from coupler.errors import PluginError
 from coupler.grid import Grid
 from coupler.kernel import check_kernel, evaluate_truth, gather
-from coupler.kernels.air_chemistry import BACKGROUND, CONSERVED, REACTIONS, SPECIES, AirChemistry
+from coupler.kernels.air_chemistry import AirChemistry
+from coupler.kernels.pollu import BACKGROUND, CONSERVED, PRODUCTS, REACTIONS, SPECIES
 from coupler.kernels.wind import HALO, Wind, carry
 
 TEST_SET = np.array([[*(BACKGROUND.get(name, 0.0) for name in SPECIES), 1.0]])
@@ -103,6 +104,12 @@ def test_the_declared_sums_are_all_that_the_stoichiometry_conserves():
 
     assert free.shape[1] == len(CONSERVED) == np.linalg.matrix_rank(declared)
     assert not (declared.T @ stoichiometry()).any()
+
+
+def test_no_reaction_uses_the_products_that_the_step_holds_back():
+    used = {name for reaction in REACTIONS for name in reaction.reactants.split()}
+
+    assert set(PRODUCTS) == set(SPECIES) - used
 
 
 @pytest.mark.parametrize("name", CONSERVED)
