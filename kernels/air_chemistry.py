@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 
 DAY = 1440.0
+# A molecule in a cubic centimetre [ppm]. Less is none: what dies out by night would be smaller than anything that was
+# trained on in every step.
+LEAST = 4e-14
 
 
 class AirChemistry(Kernel):
@@ -152,6 +155,9 @@ class AirChemistry(Kernel):
         for name in PRODUCTS:
             state[name].interior[...] = 0.0
         evaluate(self.reaction, state, dt)
+        for name in SPECIES:
+            values = state[name].interior
+            values[values < LEAST] = 0.0
         for name, old in before.items():
             state[name].interior[...] += old
         self._emit(state, grid, dt / 2)
