@@ -29,8 +29,8 @@ lint: env ## ruff, mypy, import contracts, spelling
 bench: $(RIVALS) ## the benchmarks, side by side with their rivals
 	coupler bench
 
-validation: env ## long comparisons with reference values
-	pytest -m validation
+validation: env ## comparisons with reference values, the long ones too, and their table
+	pytest -m "reference or validation"
 
 clean: ## remove the environment, caches and build leftovers; runs stay
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,67 @@
+"""The validation suite: ``agrees`` compares with a reference value, and the table of all of them ends the session."""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.validation.references import Reference, reference, references
+from tests.validation.table import Comparison, as_lines, as_property, from_properties, not_compared
+
+HERE = Path(__file__).parent
+PROPERTY = "validation"
+
+
+class Agrees:
+    """Call it as ``agrees(problem, quantity, computed)``: notes both for the table, and fails out of tolerance."""
+
+    def __init__(self, note: Callable[[str, object], None]) -> None:
+        self._note = note
+
+    def __call__(self, problem: str, quantity: str, computed: float) -> None:
+        self._compare([reference(problem, quantity)], [computed])
+
+    def with_all_of(self, problem: str, computed: Sequence[float]) -> None:
+        """Compare every row of a problem, in the order of the references."""
+        self._compare(references(problem), computed)
+
+    def _compare(self, rows: Sequence[Reference], computed: Sequence[float]) -> None:
+        comparisons = [Comparison(row, float(value)) for row, value in zip(rows, computed, strict=True)]
+        for comparison in comparisons:
+            self._note(PROPERTY, as_property(comparison))
+        wrong = [comparison for comparison in comparisons if not comparison.reference.holds(comparison.computed)]
+        assert not wrong, "\n".join(["out of tolerance:", *as_lines(wrong)])
+
+
+@pytest.fixture
+def agrees(record_property: Callable[[str, object], None]) -> Agrees:
+    """Give a function that compares with a reference value; see :class:`Agrees`."""
+    return Agrees(record_property)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what lies here, so that `make validation` finds it before anything is left out by its marker."""
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker(pytest.mark.reference)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print the table of what was compared."""
+    comparisons = from_properties(_noted(terminalreporter))
+    if not comparisons:
+        return
+    terminalreporter.section("validation")
+    for line in as_lines(comparisons):
+        terminalreporter.line(line)
+    left = not_compared(comparisons)
+    if left:
+        terminalreporter.line(f"Not compared in this session (`make validation` compares all): {', '.join(left)}")
+
+
+def _noted(reporter: pytest.TerminalReporter) -> Iterator[Sequence[object]]:
+    for reports in reporter.stats.values():
+        for report in reports:
+            if getattr(report, "when", None) == "call":
+                yield from (value for name, value in report.user_properties if name == PROPERTY)
