@@ -103,10 +103,11 @@ class Conservation(torch.nn.Module):
         return mean + weight * (multipliers @ self.weights)
 
     def _step_back(self, start: Tensor, moved: Tensor) -> Tensor:
-        """Go towards the inputs until all is inside the bounds."""
+        """Go towards the inputs until all is inside the bounds, but for rounding, which is cut off."""
         way = moved - start
         ratio = torch.ones_like(way)
-        for outside, bound in ((moved < self.lower, self.lower), (moved > self.upper, self.upper)):
+        slack = _ROUNDING * self.atol
+        for outside, bound in ((moved < self.lower - slack, self.lower), (moved > self.upper + slack, self.upper)):
             ratio = torch.where(outside & self.involved, (bound - start) / way, ratio)
         share = ratio.clamp(0.0, 1.0).amin(1, keepdim=True)
         return torch.clamp(torch.where(share < 1, start + share * way, moved), self.lower, self.upper)
@@ -240,13 +241,13 @@ def _step_back_lanes(start, moved, rows, share):
     share[:] = 1.0
     for output in range(len(start)):
         if rows[_INVOLVED, output] > 0:
-            lower, upper = rows[_LOWER, output], rows[_UPPER, output]
+            lower, upper, slack = rows[_LOWER, output], rows[_UPPER, output], _ROUNDING * rows[_ATOL, output]
             for lane in range(LANES):
                 value, first = moved[output, lane], start[output, lane]
-                if value < lower:
-                    share[lane] = smaller_share(share[lane], (lower - first) / (value - first))
-                if value > upper:
-                    share[lane] = smaller_share(share[lane], (upper - first) / (value - first))
+                if value < lower - slack:
+                    share[lane] = _smaller_share(share[lane], (lower - first) / (value - first))
+                if value > upper + slack:
+                    share[lane] = _smaller_share(share[lane], (upper - first) / (value - first))
     for output in range(len(start)):
         lower, upper = rows[_LOWER, output], rows[_UPPER, output]
         for lane in range(LANES):
@@ -284,7 +285,7 @@ def _take_settled(start, moved, rows, answers, failed):
 
 
 @njit(nogil=True)
-def smaller_share(share, ratio):
+def _smaller_share(share, ratio):
     """Give the smaller of two shares, at least nothing; one that is no number counts as nothing."""
     ratio = ratio if ratio > 0.0 else 0.0
     return ratio if ratio < share else share

@@ -163,7 +163,7 @@ class ResidualNets(torch.nn.Module):
                 next_trial = progress + (1 - _TRIED_FROM) / _TRIALS
             if progress >= 1:
                 break
-            optimizer.param_groups[0]["lr"] = plan.rate * _schedule(progress)
+            optimizer.param_groups[0]["lr"] = plan.rate * schedule(progress)
             loss = self._loss(seen.take(rows), scale)
             optimizer.zero_grad()
             loss.backward()
@@ -194,7 +194,7 @@ def _progress(share_of_steps: float, spent: float, seconds: float | None) -> flo
     return share_of_steps if seconds is None else spent / max(seconds, 1e-9)
 
 
-def _schedule(progress: float) -> float:
+def schedule(progress: float) -> float:
     """Share of the largest step size: a short ramp up, then a cosine down."""
     ramp = min(progress / _RAMP, 1.0)
     return max(ramp, 0.01) * (0.5 + 0.5 * math.cos(math.pi * max(0.0, (progress - _RAMP) / (1 - _RAMP)))) + 1e-4
