@@ -1,11 +1,10 @@
 """Conservation: answers are moved onto the sums that the operator keeps, and stay inside the bounds of the fields.
 
-With A the weights of the sums, d the defects A (inputs - answer) and W a positive diagonal, the change W A' (A W A')^-1 d
-keeps all sums and is the smallest one measured by |W^-1/2 change|. Here W = tol^2 b / (b + atol / rtol), with tol the
-tolerance of an output and b its distance from the nearer bound: in the middle of the range the change is smallest in
-tolerances, as with the controller's repair, and near a bound it shrinks with the distance, so that a trace of a species
-is corrected by a share of itself and not below zero. Towards the truth an oblique projection is a contraction in its own
-norm: what keeps the sums comes no further from an answer that keeps them.
+With A the weights of the sums, d the defects A (inputs - answer) and W a positive diagonal, W A' (A W A')^-1 d is the
+change that keeps all sums and is smallest as |W^-1/2 change|. Here W = tol^2 b / (b + tol), with tol the tolerance of an
+output and b its distance from the nearer bound: in the middle of the range the change is smallest in tolerances, as with
+the controller's repair, and near a bound it shrinks with the distance, so that a trace of a species is corrected by a
+share of itself and not below zero. In that norm a projection takes no answer further from a truth that keeps the sums.
 
 What is left of a gross error (a change larger than a quantity itself) goes back towards the inputs: they keep all sums
 and lie inside the bounds, so every point on the way does. At the inputs themselves this says "nothing changes".
@@ -87,9 +86,7 @@ class Conservation(torch.nn.Module):
     def rows(self) -> Tensor:
         """Give what :func:`settle_lanes` reads."""
         source, involved = self.source.double(), self.involved.double()
-        return torch.cat(
-            [torch.stack([source, self.lower, self.upper, self.atol, self.rtol, involved]), self.weights]
-        )
+        return torch.cat([torch.stack([source, self.lower, self.upper, self.atol, self.rtol, involved]), self.weights])
 
     def _defect(self, start: Tensor, answer: Tensor) -> Tensor:
         return torch.where(self.involved, start - answer, 0.0) @ self.weights.T
@@ -192,7 +189,12 @@ def _set_up(start, answers, rows, weight, matrix, defect):
     matrix[:], defect[:] = 0.0, 0.0
     for output in range(len(answers)):
         if rows[_INVOLVED, output] > 0:
-            lower, upper, atol, rtol = rows[_LOWER, output], rows[_UPPER, output], rows[_ATOL, output], rows[_RTOL, output]
+            lower, upper, atol, rtol = (
+                rows[_LOWER, output],
+                rows[_UPPER, output],
+                rows[_ATOL, output],
+                rows[_RTOL, output],
+            )
             for lane in range(LANES):
                 value = answers[output, lane]
                 tolerance = atol + rtol * abs(value)

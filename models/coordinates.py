@@ -2,9 +2,9 @@
 
 An output y is seen as u(y) = sign(y) ln(1 + rtol |y| / atol) / rtol, because du = dy / (atol + rtol |y|): a distance of
 1 in u is one tolerance of y, whatever the size of y. So the loss of a training is the error the gate measures,
-quantities over many decades need no scaling by hand, and the spread of several answers is a score as it stands. Where an
-input has the name of an output the networks answer with the increment of u. Inputs that are never negative are read by
-their logarithm.
+quantities over many decades need no scaling by hand, and the spread of several answers is a score as it stands. Where
+an input has the name of an output the networks answer with the increment of u. Inputs that are never negative are read
+by their logarithm.
 """
 
 import torch
@@ -74,7 +74,9 @@ class Coordinates(torch.nn.Module):
         """
         pairs = (("feature", self._raw(inputs, dt)), ("increment", self._increments(inputs, truth)))
         return any(
-            bool((_spread(values, self.get_buffer(f"{name}_mean")) > _OUTGROWN * self.get_buffer(f"{name}_scale")).any())
+            bool(
+                (_spread(values, self.get_buffer(f"{name}_mean")) > _OUTGROWN * self.get_buffer(f"{name}_scale")).any()
+            )
             for name, values in pairs
         )
 

@@ -21,7 +21,7 @@ from coupler.operator import Signature
 from coupler.surrogate import Prediction, Samples, Surrogate
 
 try:
-    from neuralop.models import FNO as Network
+    from neuralop.models import FNO as _Package  # noqa: N811
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
         'The Fourier neural operator is that of neuraloperator, which is not installed: pip install "coupler[fno]".',
@@ -35,7 +35,7 @@ _WARM_LEARNING_RATE = 0.3
 _TRIED_FROM, _TRIALS = 0.5, 10
 
 
-class _Network(Network):
+class _Network(_Package):
     """Saves its weights and nothing else: neuraloperator's own puts its arguments among them."""
 
     def state_dict(self, *args, **kwargs):
@@ -87,7 +87,9 @@ class FNO(Surrogate):
     ) -> None:
         super().__init__(signature)
         if min(modes, channels, layers, epochs, batch) < 1 or learning_rate <= 0 or halo < 0:
-            raise ValueError("modes, channels, layers, epochs, batch and learning_rate must be positive, halo not negative")
+            raise ValueError(
+                "modes, channels, layers, epochs, batch and learning_rate must be positive, halo not negative"
+            )
         self.learning_rate, self.epochs, self.batch = learning_rate, epochs, batch
         self.coordinates, self.conservation = Coordinates(signature), Conservation(signature)
         self.layout = Layout(signature, shape, halo)

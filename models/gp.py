@@ -1,8 +1,8 @@
 """A Gaussian process: for few samples and smooth maps, with a doubt that grows with the distance to what was seen.
 
 Exact regression (Rasmussen and Williams, 2006, algorithm 2.1) on a bounded choice of the samples, in tolerance
-coordinates (models/coordinates.py): all outputs share one Matérn 5/2 kernel with a length scale per feature, and each has
-its own deviation. Kernel, likelihood and the fit of their parameters are gpytorch's (Gardner et al., 2018,
+coordinates (models/coordinates.py): all outputs share one Matérn 5/2 kernel with a length scale per feature, and each
+has its own deviation. Kernel, likelihood and the fit of their parameters are gpytorch's (Gardner et al., 2018,
 arXiv:1809.11165); what an answer needs of it, K^-1 y and the inverse Cholesky factor of K, is kept in float64.
 """
 
@@ -21,7 +21,8 @@ try:
     import gpytorch
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
-        'The Gaussian process is built with gpytorch, which is not installed: pip install "coupler[gp]".', name="gpytorch"
+        'The Gaussian process is built with gpytorch, which is not installed: pip install "coupler[gp]".',
+        name="gpytorch",
     ) from error
 
 # Share of elements whose error should not exceed their score.
@@ -143,7 +144,7 @@ class GP(Surrogate):
         optimizer.zero_grad()
 
     def _unlikelihood(self, places: Tensor, values: Tensor) -> Tensor:
-        """Negative logarithm of the marginal likelihood, per point and output; outputs have a deviation of their own."""
+        """Negative log marginal likelihood per point and output; every output has a deviation of its own."""
         factor = torch.linalg.cholesky(self._matrix(places))
         white = torch.linalg.solve_triangular(factor, values, upper=False)
         spread = white.square().mean(0).clamp(min=torch.finfo(torch.float64).tiny)

@@ -1,7 +1,7 @@
 """A residual multilayer perceptron, several times over: the default surrogate for pointwise physics.
 
-The nets answer with increments in tolerance coordinates (models/coordinates.py); the mean of their answers is moved onto
-the conserved sums of the operator (models/conservation.py), and their spread is the score as it stands.
+The nets answer with increments in tolerance coordinates (models/coordinates.py); the mean of their answers is moved
+onto the conserved sums of the operator (models/conservation.py), and their spread is the score as it stands.
 """
 
 import math

@@ -1,11 +1,11 @@
 """One residual multilayer perceptron whose doubt is the Laplace approximation of its last layer.
 
-The net is that of models/mlp_ensemble.py, alone, so an answer costs a third to a half of an ensemble's. With the layers
-below frozen the last one is linear in its features f (with a 1 for the bias): for a Gaussian likelihood the posterior of
-its weights is then Gaussian, and the generalised Gauss-Newton matrix H = F'F + a I is exact (Daxberger et al., 2021,
-arXiv:2106.14806). An answer has the variance s^2 f' H^-1 f, with s the noise of an output: elements whose features were
-seldom seen are doubtful. In tolerance coordinates the noise is in tolerances. The precision a of the prior is the one of
-largest evidence (MacKay, 1992, Neural Computation 4, 415).
+The net is that of models/mlp_ensemble.py, alone. With the layers below frozen the last one is linear in its features f
+(with a 1 for the bias): for a Gaussian likelihood the posterior of its weights is then Gaussian, and the generalised
+Gauss-Newton matrix H = F'F + a I is exact (Daxberger et al., 2021, arXiv:2106.14806). An answer has the variance
+s^2 f' H^-1 f, with s the noise of an output: elements whose features were seldom seen are doubtful. In tolerance
+coordinates the noise is in tolerances. The precision a of the prior is the one of largest evidence (MacKay, 1992,
+Neural Computation 4, 415).
 
 Of H only the directions least seen matter for the variance; they are further answers of the last layer, so the score is
 their length and costs next to nothing.
