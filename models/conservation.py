@@ -1,10 +1,11 @@
 """Conservation: answers are moved onto the sums that the operator keeps, and stay inside the bounds of the fields.
 
 With A the weights of the sums, d the defects A (inputs - answer) and W a positive diagonal, W A' (A W A')^-1 d is the
-change that keeps all sums and is smallest as |W^-1/2 change|. Here W = tol^2 b / (b + tol), with tol the tolerance of an
-output and b its distance from the nearer bound: in the middle of the range the change is smallest in tolerances, as with
-the controller's repair, and near a bound it shrinks with the distance, so that a trace of a species is corrected by a
-share of itself and not below zero. In that norm a projection takes no answer further from a truth that keeps the sums.
+change that keeps all sums and is smallest as |W^-1/2 change|. Here W = tol^2 b / (b + tol), with tol the tolerance of
+an output and b its distance from the nearer bound: in the middle of the range the change is smallest in tolerances, as
+with the controller's repair, and near a bound it shrinks with the distance, so that a trace of a species is corrected
+by a share of itself and not below zero. In that norm a projection takes no answer further from a truth that keeps the
+sums.
 
 What is left of a gross error (a change larger than a quantity itself) goes back towards the inputs: they keep all sums
 and lie inside the bounds, so every point on the way does. At the inputs themselves this says "nothing changes".
