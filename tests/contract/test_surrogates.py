@@ -5,6 +5,7 @@ import inspect
 import time
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -282,3 +283,13 @@ def test_answers_stay_inside_the_bounds_of_the_fields(kind: type[Surrogate], sig
 
     assert (mean[:, :2] >= 0).all()
     assert (mean[:, 1] <= 1e6).all()
+
+
+def test_answers_keep_the_conserved_sums_to_rounding(kind: type[Surrogate], signature: Signature) -> None:
+    surrogate = _fitted(kind, replace(signature, conserved={"mass": {"a": 1.0, "b": 1.0}}), count=300)
+    inputs, dt = _tensors(500)
+
+    mean = surrogate.predict(inputs, dt).mean
+
+    torch.testing.assert_close(mean[:, :2].sum(1), inputs[:, :2].sum(1), rtol=1e-12, atol=0)
+    assert (mean[:, :2] >= 0).all()
