@@ -266,7 +266,7 @@ def _spirals() -> Net:
     surrogate = MLPEnsemble(operator.signature, **case["surrogate"]["params"])
     samples = Samples(cells, np.full(len(cells), dt), operator.evaluate_truth(cells, dt))
     surrogate.fit(samples, seed=0, seconds=_FIT_SECONDS)
-    sizes = (surrogate.weights[0].shape[1], *(weight.shape[2] for weight in surrogate.weights))
+    sizes = (surrogate.nets.weights[0].shape[1], *(weight.shape[2] for weight in surrogate.nets.weights))
     return Net("bz", surrogate.eval(), sizes, surrogate.members, cells, dt)
 
 

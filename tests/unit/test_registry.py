@@ -26,7 +26,7 @@ SIGNATURE = Signature(
 def _surrogate(seed: int = 0) -> MLPEnsemble:
     surrogate = MLPEnsemble(SIGNATURE, **PARAMS)
     generator = torch.Generator().manual_seed(seed)
-    for weight in surrogate.weights:
+    for weight in surrogate.nets.weights:
         torch.nn.init.normal_(weight, generator=generator)
     return surrogate
 

@@ -1,0 +1,194 @@
+"""Residual multilayer perceptrons, several at once, and their training in a given time."""
+
+import math
+import time
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from coupler.fused import Activation, DenseLayer
+from coupler.models.best import BestWeights
+from coupler.models.schedule import learning_rate_share
+from coupler.models.soap import StackedSoap
+
+# Share of the samples the nets do not see, to compare their doubt with their error; never more than needed.
+_HELD_BACK, _HELD_BACK_MOST = 0.1, 2000
+# From the middle of a training on, where large steps are over, the nets are tried so many times on what they do not
+# see. Not before: a net that is trained further has seen all of that, and would be flattered by it.
+_TRIED_FROM, _TRIALS = 0.5, 10
+
+
+class Lesson(NamedTuple):
+    """Features and wanted answers of some samples, in the units of the nets."""
+
+    features: Tensor
+    answers: Tensor
+
+    def take(self, rows: Tensor) -> "Lesson":
+        """Give the lesson of these samples, or of several batches of them, in this order."""
+        return Lesson(self.features[rows], self.answers[rows])
+
+
+class Division(NamedTuple):
+    """Row numbers of the samples that are seen in a training, and of those held back."""
+
+    seen: Tensor
+    unseen: Tensor
+
+    @staticmethod
+    def of(count: int, generator: torch.Generator) -> "Division":
+        """Draw which of so many samples are held back."""
+        order = torch.randperm(count, generator=generator)
+        held_back = min(_HELD_BACK_MOST, int(_HELD_BACK * count))
+        return Division(order[held_back:], order[:held_back])
+
+    @property
+    def judged(self) -> Tensor:
+        """Rows to compare doubt and error on: unseen ones if there are any."""
+        return self.unseen if len(self.unseen) else self.seen
+
+
+class Training(NamedTuple):
+    """How long to train, and with what steps.
+
+    Attributes
+    ----------
+    rate : float
+        Largest step size of SOAP.
+    epochs : int
+        Passes over the samples when no time is given.
+    batch : int
+        Samples per step and net.
+    seconds : float or None
+        Processor time.
+    """
+
+    rate: float
+    epochs: int
+    batch: int
+    seconds: float | None
+
+
+class ResidualNets(torch.nn.Module):
+    """A dense layer, residual layers and a linear one, in float32, with SiLU between them; several nets in one stack.
+
+    Parameters
+    ----------
+    members : int
+        Nets.
+    n_in, width, depth, n_out : int
+        Features, units per layer, residual layers, answers.
+    """
+
+    def __init__(self, members: int, n_in: int, width: int, depth: int, n_out: int) -> None:
+        super().__init__()
+        self.members = members
+        sizes = [n_in, *[width] * (depth + 1), n_out]
+        self.weights = torch.nn.ParameterList(torch.zeros(members, *pair) for pair in pairwise(sizes))
+        self.biases = torch.nn.ParameterList(torch.zeros(members, 1, size) for size in sizes[1:])
+        self.draw(torch.Generator().manual_seed(0))
+
+    @torch.no_grad()
+    def draw(self, generator: torch.Generator) -> None:
+        """Draw new weights."""
+        for weight, bias in zip(self.weights, self.biases, strict=True):
+            weight.normal_(generator=generator).div_(math.sqrt(weight.shape[1]))
+            bias.zero_()
+        self.weights[-1].mul_(0.1)  # start near the mean answer
+
+    def hidden(self, features: Tensor) -> Tensor:
+        """Give what the last layer sees, (members, n, width), of features (members, n, n_in).
+
+        Stacked products: faster than torch.func.vmap over modules. In place where no gradient is wanted, because fresh
+        activations cost more than the products: the allocator returns them to the system, page by page.
+        """
+        in_place = not torch.is_grad_enabled()
+        hidden = functional.silu(torch.baddbmm(self.biases[0], features, self.weights[0]), inplace=in_place)
+        for weight, bias in zip(self.weights[1:-1], self.biases[1:-1], strict=True):
+            change = functional.silu(torch.baddbmm(bias, hidden, weight), inplace=in_place)
+            hidden = change.add_(hidden) if in_place else change + hidden
+        return hidden
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Answer (members, n, n_out)."""
+        return torch.baddbmm(self.biases[-1], self.hidden(features), self.weights[-1])
+
+    def layers(self) -> list[DenseLayer]:
+        """Give the layers as the fused form takes them."""
+        last = len(self.weights) - 1
+        return [
+            DenseLayer(
+                weight.detach().cpu().numpy(),
+                bias.detach().cpu().numpy()[:, 0],
+                Activation.IDENTITY if number == last else Activation.SILU,
+                residual=0 < number < last,
+            )
+            for number, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True))
+        ]
+
+    def train_on(
+        self, lesson: Lesson, division: Division, scale: Tensor, plan: Training, generator: torch.Generator
+    ) -> None:
+        """Train all nets at once, each with its own order of the samples.
+
+        Whenever the training ends, the weights stay that did best on the samples the nets do not see.
+
+        Parameters
+        ----------
+        lesson : Lesson
+            Features (n, n_in) and wanted answers (n, n_out).
+        division : Division
+            What of them is seen.
+        scale : Tensor (n_out,)
+            Tolerances per unit of an answer.
+        plan : Training
+            How long, and with what steps.
+        generator : torch.Generator
+            Draws the orders.
+        """
+        seen, unseen = lesson.take(division.seen), lesson.take(division.unseen)
+        count = len(seen.features)
+        batch = min(plan.batch, math.ceil(count / 8))
+        total = plan.epochs * (count // batch)
+        optimizer, best = StackedSoap(self.parameters(), lr=plan.rate), BestWeights(self.parameters())
+        start, next_trial = time.thread_time(), _TRIED_FROM
+        for step, rows in enumerate(self._batches(count, batch, generator)):
+            progress = _progress(step / total, time.thread_time() - start, plan.seconds)
+            if progress >= next_trial:
+                best.offer(self._loss_on(unseen, scale))
+                next_trial = progress + (1 - _TRIED_FROM) / _TRIALS
+            if progress >= 1:
+                break
+            optimizer.param_groups[0]["lr"] = plan.rate * learning_rate_share(progress)
+            loss = self._loss(seen.take(rows), scale)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        optimizer.zero_grad()
+        best.offer(self._loss_on(unseen, scale))
+        best.restore()
+
+    def _loss(self, lesson: Lesson, scale: Tensor) -> Tensor:
+        """Pseudo-Huber: quadratic below one tolerance, where it is good enough, linear above."""
+        error = (self(lesson.features) - lesson.answers) * scale
+        return torch.sqrt(1 + error.square()).mean()
+
+    @torch.no_grad()
+    def _loss_on(self, unseen: Lesson, scale: Tensor) -> float:
+        """Give the loss on what the nets do not see; no number if there is nothing."""
+        return float(self._loss(Lesson(unseen.features.expand(self.members, -1, -1), unseen.answers), scale))
+
+    def _batches(self, count: int, batch: int, generator: torch.Generator) -> Iterator[Tensor]:
+        """Row numbers (members, batch) without end; every net goes through the samples in its own order."""
+        while True:
+            orders = torch.stack([torch.randperm(count, generator=generator) for _ in range(self.members)])
+            for start in range(0, count - batch + 1, batch):
+                yield orders[:, start : start + batch]
+
+
+def _progress(share_of_steps: float, spent: float, seconds: float | None) -> float:
+    return share_of_steps if seconds is None else spent / max(seconds, 1e-9)
