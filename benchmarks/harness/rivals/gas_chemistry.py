@@ -15,8 +15,8 @@ from coupler.kernels.rates import tables
 
 Rows = NDArray[np.float64]
 LADDER = tuple(10.0**exponent for exponent in np.arange(-3.0, -9.5, -0.5))
-# Absolute tolerance by the relative one: what is smaller may be wrong. Other reactors, and CVODE with the adaptive
-# preconditioner, were slower at every error on these mechanisms.
+# Absolute tolerance by the relative one: what is smaller may be wrong. CVODE with the adaptive
+# preconditioner was never faster beyond the noise.
 FLOORS = (1e-8, 1e-6)
 
 
