@@ -3,7 +3,7 @@
     f_i(x + c_i, t + 1) = f_i(x, t) + collision_i(f(x, t)),    i = 0 ... 8 (D2Q9)
 
 Collisions relax the even and the odd part of the populations at two rates (I. Ginzburg, F. Verhaeghe, D. d'Humieres,
-Commun. Comput. Phys. 3 (2008) 427), whose product 3/16 puts walls exactly half way between two cells. At a wall a
+CiCP 3 (2008) 427), whose product 3/16 puts walls exactly half way between two cells. At a wall a
 population bounces back, at the lid it gains 6 w_i (c_i . u): M. Bouzidi et al., Phys. Fluids 13 (2001) 3452.
 A step moves what a cell knows by one cell, so a tile with a halo of k cells is exact after k steps.
 

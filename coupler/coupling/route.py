@@ -40,7 +40,8 @@ Rows = NDArray[np.int64]
 # Share of what was known of the truth's cost that is forgotten with every call.
 _FORGETTING = 0.05
 # Fewer elements at a time say more of what a call costs than of what they do.
-_BULK_ELEMENTS = 64
+# Elements of long rows, as tiles are, do more each: so many numbers will do.
+_BULK_ELEMENTS, _BULK_NUMBERS = 64, 2**14
 _SUMS = len(AuditedSums(audit_rate=1.0, decisions=0).counts)
 # Why a question that would have been asked had no answer: these hang on a clock, or on what broke.
 _UNANSWERED = (Reason.TIMEOUT, Reason.SERVER_LOST)
@@ -141,6 +142,7 @@ class Route:
         self.waited_seconds = self.hidden_seconds = 0.0
         self._bulk_elements = self._bulk_seconds = 0.0
         self._called = False
+        self._bulk = max(1, min(_BULK_ELEMENTS, _BULK_NUMBERS // len(operator.signature.inputs)))
         self._deadline, self._must_answer, self._stopwatch = deadline, must_answer, stopwatch
         self._coins = Coins(seed, Stream.AUDIT)
         self._n_in, self._n_out = len(operator.signature.inputs), len(operator.signature.outputs)
@@ -522,7 +524,7 @@ class Route:
         self.typical_seconds += seconds
         self.typical_elements += len(inputs)
         # The first call may have compiled something; in small ones what a call costs would count as the elements' own.
-        if self._called and len(inputs) >= _BULK_ELEMENTS:
+        if self._called and len(inputs) >= self._bulk:
             self._bulk_seconds += seconds - _FORGETTING * self._bulk_seconds
             self._bulk_elements += len(inputs) - _FORGETTING * self._bulk_elements
         self._called = True
