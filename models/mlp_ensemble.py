@@ -25,6 +25,7 @@ from coupler.fused import (
 from coupler.lanes import LANES
 from coupler.models.conservation import Conservation, settle_lanes, settling_space, settling_start
 from coupler.models.coordinates import SCALE, Coordinates, add_increments, put_features, start_increments
+from coupler.models.doubt import LearnedDoubt, doubt_lanes
 from coupler.models.residual_nets import Division, Lesson, ResidualNets, Training
 from coupler.models.schedule import score_scale
 from coupler.operator import Signature
@@ -34,8 +35,10 @@ from coupler.surrogate import Forward, Prediction, Samples, Surrogate
 _SCORE_COVERS = 0.9
 # A model that is trained further needs no large steps any more, they would only undo what it knows.
 _WARM_LEARNING_RATE = 0.3
-# What the compiled form knows of the score: its scale, and the least spread.
-_SCORE, _LEAST = range(2)
+# Share of the elements held back whose spread is usual.
+_USUAL = 0.99
+# What the compiled form knows of the score: its scale, the least spread, and the largest usual one.
+_SCORE, _LEAST, _SPREAD = range(3)
 
 
 class MLPEnsemble(Surrogate):
@@ -55,6 +58,10 @@ class MLPEnsemble(Surrogate):
         Passes over the samples when no time is given.
     batch : int
         Samples per step and member.
+    doubt : {"spread", "learned"}
+        What the score is: the spread of the members; or the error learned as a function of the inputs (``doubt.py``),
+        more where the members disagree unusually. The second ranks better where trainings are short and what is
+        learned is smooth, as detailed kinetics: all members then make the same mistake.
     """
 
     score_scale: Tensor
@@ -70,13 +77,18 @@ class MLPEnsemble(Surrogate):
         learning_rate: float = 1e-2,
         epochs: int = 40,
         batch: int = 256,
+        doubt: str = "spread",
     ) -> None:
         super().__init__(signature)
+        if doubt not in ("spread", "learned"):
+            raise ValueError(f'doubt = "{doubt}" is neither "spread" nor "learned"')
         if min(members, width, depth, epochs, batch) < 1 or learning_rate <= 0:
             raise ValueError("members, width, depth, epochs, batch and learning_rate must be positive")
         self.members, self.plan = members, Training(learning_rate, epochs, batch, None)
         self.coordinates, self.conservation = Coordinates(signature), Conservation(signature)
         self.nets = ResidualNets(members, self.coordinates.features, width, depth, self.coordinates.answers)
+        self.doubt = LearnedDoubt(self.coordinates.features) if doubt == "learned" else None
+        self.register_buffer("usual_spread", torch.tensor(1.0, dtype=torch.float64))
         self.register_buffer("score_scale", torch.tensor(math.inf, dtype=torch.float64))
         self.register_buffer("fitted", torch.tensor(False))
 
@@ -99,43 +111,67 @@ class MLPEnsemble(Surrogate):
         left = None if seconds is None else seconds - (time.thread_time() - start)
         plan = self.plan._replace(rate=rate, seconds=left)
         self.nets.train_on(lesson, division, self.coordinates.increment_scale.float(), plan, generator)
+        if self.doubt is not None:
+            self._learn_doubt(self.doubt, lesson.features, samples, division.judged)
         self.fitted.fill_(True)
         self._calibrate(samples.take(division.judged.numpy()))
 
     @torch.no_grad()
     def predict(self, inputs: Tensor, dt: Tensor) -> Prediction:
         """Answer row by row; see :class:`Surrogate`."""
-        answers = self.nets(self.coordinates.read(inputs, dt).expand(self.members, -1, -1))
+        features = self.coordinates.read(inputs, dt)
+        answers = self.nets(features.expand(self.members, -1, -1))
         answer = answers.mean(0)
         mean = self.conservation.settle(inputs, self.coordinates.write(inputs, answer))
-        # Written out, because torch's std over the first dimension takes half as long as the whole forward.
-        variance = (answers - answer).square_().mean(0).double() * self.coordinates.increment_scale.square()
-        spread = variance.amax(1).sqrt() if self.members > 1 else torch.ones_like(dt)
-        return Prediction(mean, spread * self.score_scale)
+        spread = self._spread(answers)
+        if self.doubt is None:
+            return Prediction(mean, spread * self.score_scale)
+        # Where the nets disagree more than on what was held back, there was nothing to learn a doubt from.
+        strange = (spread / self.usual_spread).clamp(min=1.0).square()
+        return Prediction(mean, self.doubt(features) * strange * self.score_scale)
 
     def fused(self) -> Forward:
         """Give all of ``predict`` in one compiled function; see :class:`Surrogate`."""
-        doubt = torch.tensor([float(self.score_scale), 0.0 if self.members > 1 else 1.0], dtype=torch.float64)
+        least = 0.0 if self.members > 1 else 1.0
+        doubt = torch.tensor([float(self.score_scale), least, float(self.usual_spread)], dtype=torch.float64)
         known = (self.coordinates.feature_rows(), self.coordinates.output_rows(), self.conservation.rows(), doubt)
-        arrays = [rows.cpu().numpy() for rows in known]
+        learned = torch.zeros(0, dtype=torch.float64) if self.doubt is None else self.doubt.weights
+        arrays = [rows.cpu().numpy() for rows in (*known, learned)]
         n_in, n_out = len(self.signature.inputs), len(self.signature.outputs)
         return CompiledForward(_answer, n_in, n_out, pack(self.nets.layers()), *arrays)
+
+    @torch.no_grad()
+    def _learn_doubt(self, doubt: LearnedDoubt, features: Tensor, samples: Samples, judged: Tensor) -> None:
+        doubt.learn(features, self._errors(samples))
+        spread = self._spread(self.nets(features[judged].expand(self.members, -1, -1)))
+        self.usual_spread.copy_(torch.quantile(spread, _USUAL).clamp(min=torch.finfo(torch.float32).tiny))
+
+    def _spread(self, answers: Tensor) -> Tensor:
+        """Give the largest disagreement of the members over the outputs, (n,) [tolerances]; 1 if there is one only."""
+        # Written out, because torch's std over the first dimension takes half as long as the whole forward.
+        variance = (answers - answers.mean(0)).square_().mean(0).double() * self.coordinates.increment_scale.square()
+        return variance.amax(1).sqrt() if self.members > 1 else torch.ones_like(variance[:, 0])
 
     @torch.no_grad()
     def _calibrate(self, samples: Samples) -> None:
         """Scale the spread so that most errors are below their score."""
         self.score_scale.fill_(1.0)
         prediction = self.predict(torch.from_numpy(samples.inputs), torch.from_numpy(samples.dt))
-        error = torch.from_numpy(self.signature.error(prediction.mean.numpy(), samples.truth))
-        self.score_scale.copy_(score_scale(error, prediction.score, _SCORE_COVERS))
+        self.score_scale.copy_(score_scale(self._errors(samples), prediction.score, _SCORE_COVERS))
+
+    @torch.no_grad()
+    def _errors(self, samples: Samples) -> Tensor:
+        mean = self.predict(torch.from_numpy(samples.inputs), torch.from_numpy(samples.dt)).mean
+        return torch.from_numpy(self.signature.error(mean.numpy(), samples.truth))
 
 
 @njit(nogil=True, cache=True)
-def _answer(inputs, dt, mean, score, weights, plan, features, outputs, sums, scoring):
+def _answer(inputs, dt, mean, score, weights, plan, features, outputs, sums, scoring, learned):
     """Do what ``predict`` does, compiled: bundles of sixteen elements, from their inputs to mean and score."""
     net = workspace(plan)
     n_in, n_out = inputs.shape[1], mean.shape[1]
     columns, answers, doubt = np.empty((n_in, LANES)), np.empty((n_out, LANES)), np.empty(LANES)
+    expected = np.empty(LANES)
     space = settling_space(sums)
     log_dt = np.log(dt)
     for start in range(0, len(inputs), LANES):
@@ -144,6 +180,7 @@ def _answer(inputs, dt, mean, score, weights, plan, features, outputs, sums, sco
         settling_start(columns, sums, space)
         start_increments(columns, outputs, answers)
         put_features(columns, log_dt, features, net)
+        doubt_lanes(net, learned, expected)
         answer_members(weights, plan, net)
         average, variance = summarize_members(plan, net)
         add_increments(net, average, outputs, answers)
@@ -154,4 +191,7 @@ def _answer(inputs, dt, mean, score, weights, plan, features, outputs, sums, sco
             for lane in range(LANES):
                 doubt[lane] = larger(doubt[lane], net[variance + output, lane] * outputs[SCALE, output] ** 2)
         for lane in range(count):
-            score[start + lane] = np.sqrt(doubt[lane]) * scoring[_SCORE]
+            found = np.sqrt(doubt[lane])
+            if len(learned):
+                found = np.exp(expected[lane]) * larger(found / scoring[_SPREAD], 1.0) ** 2
+            score[start + lane] = found * scoring[_SCORE]

@@ -12,8 +12,6 @@ from coupler.learning.rounds import RoundFolder, RoundOutcome
 from coupler.learning.trainer import TrainingTask, train
 
 _log = logging.getLogger("coupler")
-# Below the ranks' priority: on a full node the run goes first and training takes what is left.
-_NICENESS = 5
 
 
 class TrainingActor:
@@ -31,7 +29,6 @@ class TrainingActor:
 
     def __init__(self, servers: Sequence[Any], cores: Sequence[int], threads: int) -> None:
         os.sched_setaffinity(0, cores)
-        os.nice(_NICENESS)
         torch.set_num_threads(threads)
         self._servers = servers
 
