@@ -65,6 +65,7 @@ class MLPEnsemble(Surrogate):
     """
 
     score_scale: Tensor
+    usual_spread: Tensor
     fitted: Tensor
 
     def __init__(

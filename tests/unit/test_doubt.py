@@ -70,7 +70,8 @@ def test_the_compiled_form_doubts_alike(surrogate: MLPEnsemble) -> None:
     asked = _samples(100)
     expected, mean, score = surrogate.predict(*_tensors(asked)), np.empty((100, 2)), np.empty(100)
 
-    surrogate.fused()(asked.inputs, 1.0, mean, score)
+    forward = surrogate.fused()
+    forward(asked.inputs, 1.0, mean, score)
 
     np.testing.assert_allclose(score, expected.score.detach().numpy(), rtol=1e-3)
 

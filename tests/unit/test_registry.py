@@ -17,7 +17,7 @@ from coupler.learning.registry import ModelCard, Registry
 from coupler.models.mlp_ensemble import MLPEnsemble
 from coupler.operator import Signature
 
-PARAMS = {"members": 2, "width": 8, "depth": 1}
+PARAMS: dict[str, Any] = {"members": 2, "width": 8, "depth": 1}
 SIGNATURE = Signature(
     inputs=(Field("u", bounds=(0, None)),), outputs=(Field("u", bounds=(0, None)),), atol=(1e-6,), rtol=(1e-3,)
 )
