@@ -10,6 +10,9 @@ from numba import njit
 
 from coupler.controller.limits import Floats, Limits
 
+# What is left of a pivot where a sum follows from the others, as a share of it: rounding.
+_DEPENDENT = 1e-10
+
 
 def repair(inputs: Floats, mean: Floats, limits: Limits, atol: Floats, rtol: Floats, most: float) -> None:
     """Move answers onto the conserved sums, in place.
@@ -77,7 +80,10 @@ def _solve(matrix: Floats, vector: Floats) -> None:
             total = matrix[k, other]
             for m in range(other):
                 total -= matrix[k, m] * matrix[other, m]
-            matrix[k, other] = np.sqrt(total) if other == k else total / matrix[other, other]
+            if other < k:
+                matrix[k, other] = total / matrix[other, other]
+            else:  # a sum that follows from those before it, as mass does from the elements, needs no change of its own
+                matrix[k, k] = np.sqrt(total) if total > _DEPENDENT * matrix[k, k] else np.inf
         for m in range(k):
             vector[k] -= matrix[k, m] * vector[m]
         vector[k] /= matrix[k, k]

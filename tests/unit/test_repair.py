@@ -26,6 +26,15 @@ def _limits(conserved: dict[str, dict[str, float]]) -> Limits:
 MASS = _limits({"mass": {"a": 1.0, "b": 1.0, "c": 1.0}})
 TWO = _limits({"mass": {"a": 1.0, "b": 1.0, "c": 1.0}, "charge": {"a": 1.0, "c": -2.0}})
 
+# The third is the sum of the others, as the mass is of those of the elements.
+DEPENDENT = _limits(
+    {
+        "mass": {"a": 1.0, "b": 1.0, "c": 1.0},
+        "charge": {"a": 1.0, "c": -2.0},
+        "both": {"a": 2.0, "b": 1.0, "c": -1.0},
+    }
+)
+
 
 def _answers(limits: Limits, count: int = 200, off: float = 1e-4) -> tuple[Floats, Floats]:
     rng = np.random.default_rng(1)
@@ -38,7 +47,7 @@ def _defects(inputs: Floats, mean: Floats, limits: Limits) -> Floats:
     return found
 
 
-@pytest.mark.parametrize("limits", [MASS, TWO])
+@pytest.mark.parametrize("limits", [MASS, TWO, DEPENDENT])
 def test_small_defects_are_gone_to_rounding(limits: Limits) -> None:
     inputs, mean = _answers(limits)
 
