@@ -17,7 +17,8 @@ from torch.nn import functional
 
 from coupler.errors import PluginError
 from coupler.models.best import BestWeights
-from coupler.models.schedule import learning_rate_share, score_scale
+from coupler.models.calibration import calibrate
+from coupler.models.schedule import WARM_LEARNING_RATE, learning_rate_share
 from coupler.models.tolerance import LEAST_RTOL, decode, encode
 from coupler.operator import Signature
 from coupler.surrogate import Prediction, Samples, Surrogate
@@ -27,8 +28,6 @@ _CONVOLUTIONS = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3
 # Cells per dimension of a tile that a step of the training looks at, at most.
 _WINDOW = 16
 _HELD_BACK, _HELD_BACK_MOST = 0.1, 200
-_SCORE_COVERS = 0.9
-_WARM_LEARNING_RATE = 0.3
 _TRIED_FROM, _TRIALS = 0.5, 5
 
 
@@ -116,7 +115,7 @@ class ConvTile(Surrogate):
         target = encode(truth, self.knee, self.rtol) - self._base(inputs)
         rate = self.learning_rate
         if self.fitted:
-            rate *= _WARM_LEARNING_RATE
+            rate *= WARM_LEARNING_RATE
         else:
             self._set_scales(inputs, dt, target)
             self._draw_weights(generator)
@@ -127,7 +126,7 @@ class ConvTile(Surrogate):
         seen, unseen = (_Lesson(features[rows], increments[rows]) for rows in (order[held_back:], order[:held_back]))
         self._train(seen, unseen, rate, generator, stop)
         self.fitted.fill_(True)
-        self._calibrate(samples.take((order[:held_back] if held_back else order).numpy()))
+        calibrate(self, self.score_scale, samples.take((order[:held_back] if held_back else order).numpy()))
 
     @torch.no_grad()
     def predict(self, inputs: Tensor, dt: Tensor) -> Prediction:
@@ -211,12 +210,6 @@ class ConvTile(Surrogate):
             orders = torch.stack([torch.randperm(count, generator=generator) for _ in range(self.members)])
             for start in range(0, count - batch + 1, batch):
                 yield orders[:, start : start + batch]
-
-    def _calibrate(self, samples: Samples) -> None:
-        self.score_scale.fill_(1.0)
-        prediction = self.predict(torch.from_numpy(samples.inputs), torch.from_numpy(samples.dt))
-        error = torch.from_numpy(self.signature.error(prediction.mean.numpy(), samples.truth))
-        self.score_scale.copy_(score_scale(error, prediction.score, _SCORE_COVERS))
 
     def _set_scales(self, inputs: Tensor, dt: Tensor, target: Tensor) -> None:
         """Take all scales from the first samples, one per field; later ones keep them."""

@@ -14,10 +14,11 @@ from torch.nn import functional
 
 from coupler.errors import PluginError
 from coupler.models.best import BestWeights
+from coupler.models.calibration import calibrate
 from coupler.models.conservation import Conservation
 from coupler.models.coordinates import Coordinates
 from coupler.models.residual_nets import Division
-from coupler.models.schedule import learning_rate_share, score_scale
+from coupler.models.schedule import WARM_LEARNING_RATE, learning_rate_share
 from coupler.operator import Signature
 from coupler.surrogate import Prediction, Samples, Surrogate
 
@@ -31,8 +32,6 @@ except ModuleNotFoundError as error:
 
 # Rows that are answered at once, always so many: the products round differently in batches of another size.
 _ROWS = 64
-_SCORE_COVERS = 0.9
-_WARM_LEARNING_RATE = 0.3
 _TRIED_FROM, _TRIALS = 0.5, 10
 
 
@@ -110,7 +109,7 @@ class FNO(Surrogate):
         inputs, dt, truth = (torch.from_numpy(part) for part in (samples.inputs, samples.dt, samples.truth))
         rate = self.learning_rate
         if self.fitted and not self.coordinates.outgrown(inputs, dt, truth):
-            rate *= _WARM_LEARNING_RATE
+            rate *= WARM_LEARNING_RATE
         else:
             self.coordinates.take_scales(inputs, dt, truth)
             self.layout.share_scales(self.coordinates)
@@ -121,7 +120,7 @@ class FNO(Surrogate):
         left = math.inf if seconds is None else seconds - (time.thread_time() - start)
         self._train(blocks, wanted, division, rate, left, generator)
         self.fitted.fill_(True)
-        self._calibrate(samples.take(division.judged.numpy()))
+        calibrate(self, self.score_scale, samples.take(division.judged.numpy()))
 
     @torch.no_grad()
     def predict(self, inputs: Tensor, dt: Tensor) -> Prediction:
@@ -183,14 +182,6 @@ class FNO(Surrogate):
     def _loss_without_gradient(self, blocks: Tensor, wanted: Tensor) -> float:
         parts = zip(blocks.split(_ROWS), wanted.split(_ROWS), strict=True)
         return sum(float(self._loss(block, part)) * len(part) for block, part in parts) / len(wanted)
-
-    @torch.no_grad()
-    def _calibrate(self, samples: Samples) -> None:
-        """Scale the increments so that most errors are below their score."""
-        self.score_scale.fill_(1.0)
-        prediction = self.predict(torch.from_numpy(samples.inputs), torch.from_numpy(samples.dt))
-        error = torch.from_numpy(self.signature.error(prediction.mean.numpy(), samples.truth))
-        self.score_scale.copy_(score_scale(error, prediction.score, _SCORE_COVERS))
 
 
 class Layout:

@@ -12,9 +12,9 @@ import time
 import torch
 from torch import Tensor
 
+from coupler.models.calibration import calibrate
 from coupler.models.conservation import Conservation
 from coupler.models.coordinates import Coordinates
-from coupler.models.schedule import score_scale
 from coupler.operator import Signature
 from coupler.surrogate import Prediction, Samples, Surrogate
 
@@ -26,8 +26,6 @@ except ModuleNotFoundError as error:
         name="gpytorch",
     ) from error
 
-# Share of elements whose error should not exceed their score.
-_SCORE_COVERS = 0.9
 _LEARNING_RATE = 0.1
 # Of the variance of an output: keeps the matrix well conditioned in float64.
 _LEAST_NOISE = 1e-6
@@ -96,7 +94,7 @@ class GP(Surrogate):
         self._fit_kernel(stop)
         self._solve()
         self.fitted.fill_(True)
-        self._calibrate(samples.take(judged.numpy()))
+        calibrate(self, self.score_scale, samples.take(judged.numpy()))
 
     @torch.no_grad()
     def predict(self, inputs: Tensor, dt: Tensor) -> Prediction:
@@ -166,11 +164,3 @@ class GP(Surrogate):
         self.whitening[:count, :count] = torch.linalg.solve_triangular(factor, unit, upper=False).T
         self.coefficients.zero_()
         self.coefficients[:count] = torch.cholesky_solve(self.values[:count], factor)
-
-    @torch.no_grad()
-    def _calibrate(self, samples: Samples) -> None:
-        """Scale the deviation so that most errors are below their score."""
-        self.score_scale.fill_(1.0)
-        prediction = self.predict(torch.from_numpy(samples.inputs), torch.from_numpy(samples.dt))
-        error = torch.from_numpy(self.signature.error(prediction.mean.numpy(), samples.truth))
-        self.score_scale.copy_(score_scale(error, prediction.score, _SCORE_COVERS))

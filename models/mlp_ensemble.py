@@ -5,7 +5,6 @@ onto the conserved sums of the operator (models/conservation.py), and their spre
 """
 
 import math
-import time
 
 import numpy as np
 import torch
@@ -23,18 +22,14 @@ from coupler.fused import (
     workspace,
 )
 from coupler.lanes import LANES
+from coupler.models.calibration import calibrate
 from coupler.models.conservation import Conservation, settle_lanes, settling_space, settling_start
 from coupler.models.coordinates import SCALE, Coordinates, add_increments, put_features, start_increments
 from coupler.models.doubt import LearnedDoubt, doubt_lanes
-from coupler.models.residual_nets import Division, Lesson, ResidualNets, Training
-from coupler.models.schedule import score_scale
+from coupler.models.residual_nets import ResidualNets, Taught, Training, teach
 from coupler.operator import Signature
 from coupler.surrogate import Forward, Prediction, Samples, Surrogate
 
-# Share of elements whose error should not exceed their score.
-_SCORE_COVERS = 0.9
-# A model that is trained further needs no large steps any more, they would only undo what it knows.
-_WARM_LEARNING_RATE = 0.3
 # Share of the elements held back whose spread is usual.
 _USUAL = 0.99
 # What the compiled form knows of the score: its scale, the least spread, and the largest usual one.
@@ -98,24 +93,12 @@ class MLPEnsemble(Surrogate):
 
         A model whose scales the samples have outgrown starts anew.
         """
-        start = time.thread_time()
-        generator = torch.Generator().manual_seed(seed)
-        inputs, dt, truth = (torch.from_numpy(part) for part in (samples.inputs, samples.dt, samples.truth))
-        rate = self.plan.rate
-        if self.fitted and not self.coordinates.outgrown(inputs, dt, truth):
-            rate *= _WARM_LEARNING_RATE
-        else:
-            self.coordinates.take_scales(inputs, dt, truth)
-            self.nets.draw(generator)
-        division = Division.of(len(samples), generator)
-        lesson = Lesson(self.coordinates.read(inputs, dt), self.coordinates.wanted(inputs, truth))
-        left = None if seconds is None else seconds - (time.thread_time() - start)
-        plan = self.plan._replace(rate=rate, seconds=left)
-        self.nets.train_on(lesson, division, self.coordinates.increment_scale.float(), plan, generator)
+        plan = self.plan._replace(seconds=seconds)
+        taught = teach(self.nets, self.coordinates, samples, plan, seed=seed, known=bool(self.fitted))
         if self.doubt is not None:
-            self._learn_doubt(self.doubt, lesson.features, samples, division.judged)
+            self._learn_doubt(self.doubt, taught, samples)
         self.fitted.fill_(True)
-        self._calibrate(samples.take(division.judged.numpy()))
+        calibrate(self, self.score_scale, samples.take(taught.division.judged.numpy()))
 
     @torch.no_grad()
     def predict(self, inputs: Tensor, dt: Tensor) -> Prediction:
@@ -124,7 +107,7 @@ class MLPEnsemble(Surrogate):
         answers = self.nets(features.expand(self.members, -1, -1))
         answer = answers.mean(0)
         mean = self.conservation.settle(inputs, self.coordinates.write(inputs, answer))
-        spread = self._spread(answers)
+        spread = self._spread(answers, answer)
         if self.doubt is None:
             return Prediction(mean, spread * self.score_scale)
         # Where the nets disagree more than on what was held back, there was nothing to learn a doubt from.
@@ -142,28 +125,19 @@ class MLPEnsemble(Surrogate):
         return CompiledForward(_answer, n_in, n_out, pack(self.nets.layers()), *arrays)
 
     @torch.no_grad()
-    def _learn_doubt(self, doubt: LearnedDoubt, features: Tensor, samples: Samples, judged: Tensor) -> None:
-        doubt.learn(features, self._errors(samples))
-        spread = self._spread(self.nets(features[judged].expand(self.members, -1, -1)))
+    def _learn_doubt(self, doubt: LearnedDoubt, taught: Taught, samples: Samples) -> None:
+        features = taught.lesson.features
+        mean = self.predict(torch.from_numpy(samples.inputs), torch.from_numpy(samples.dt)).mean
+        doubt.learn(features, torch.from_numpy(self.signature.error(mean.numpy(), samples.truth)))
+        answers = self.nets(features[taught.division.judged].expand(self.members, -1, -1))
+        spread = self._spread(answers, answers.mean(0))
         self.usual_spread.copy_(torch.quantile(spread, _USUAL).clamp(min=torch.finfo(torch.float32).tiny))
 
-    def _spread(self, answers: Tensor) -> Tensor:
+    def _spread(self, answers: Tensor, mean: Tensor) -> Tensor:
         """Give the largest disagreement of the members over the outputs, (n,) [tolerances]; 1 if there is one only."""
         # Written out, because torch's std over the first dimension takes half as long as the whole forward.
-        variance = (answers - answers.mean(0)).square_().mean(0).double() * self.coordinates.increment_scale.square()
+        variance = (answers - mean).square_().mean(0).double() * self.coordinates.increment_scale.square()
         return variance.amax(1).sqrt() if self.members > 1 else torch.ones_like(variance[:, 0])
-
-    @torch.no_grad()
-    def _calibrate(self, samples: Samples) -> None:
-        """Scale the spread so that most errors are below their score."""
-        self.score_scale.fill_(1.0)
-        prediction = self.predict(torch.from_numpy(samples.inputs), torch.from_numpy(samples.dt))
-        self.score_scale.copy_(score_scale(self._errors(samples), prediction.score, _SCORE_COVERS))
-
-    @torch.no_grad()
-    def _errors(self, samples: Samples) -> Tensor:
-        mean = self.predict(torch.from_numpy(samples.inputs), torch.from_numpy(samples.dt)).mean
-        return torch.from_numpy(self.signature.error(mean.numpy(), samples.truth))
 
 
 @njit(nogil=True, cache=True)

@@ -12,7 +12,6 @@ their length and costs next to nothing.
 """
 
 import math
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -30,17 +29,13 @@ from coupler.fused import (
     workspace,
 )
 from coupler.lanes import LANES
+from coupler.models.calibration import calibrate
 from coupler.models.conservation import Conservation, settle_lanes, settling_space, settling_start
 from coupler.models.coordinates import Coordinates, add_increments, put_features, start_increments
-from coupler.models.residual_nets import Division, Lesson, ResidualNets, Training
-from coupler.models.schedule import score_scale
+from coupler.models.residual_nets import Lesson, ResidualNets, Training, teach
 from coupler.operator import Signature
 from coupler.surrogate import Forward, Prediction, Samples, Surrogate
 
-# Share of elements whose error should not exceed their score.
-_SCORE_COVERS = 0.9
-# A model that is trained further needs no large steps any more, they would only undo what it knows.
-_WARM_LEARNING_RATE = 0.3
 # Samples beyond these say nothing new of what was seen.
 _MOST_FEATURES = 20_000
 _EVIDENCE_ROUNDS = 30
@@ -101,23 +96,11 @@ class MLPLaplace(Surrogate):
 
         A model whose scales the samples have outgrown starts anew.
         """
-        start = time.thread_time()
-        generator = torch.Generator().manual_seed(seed)
-        inputs, dt, truth = (torch.from_numpy(part) for part in (samples.inputs, samples.dt, samples.truth))
-        rate = self.plan.rate
-        if self.fitted and not self.coordinates.outgrown(inputs, dt, truth):
-            rate *= _WARM_LEARNING_RATE
-        else:
-            self.coordinates.take_scales(inputs, dt, truth)
-            self.nets.draw(generator)
-        division = Division.of(len(samples), generator)
-        lesson = Lesson(self.coordinates.read(inputs, dt), self.coordinates.wanted(inputs, truth))
-        left = None if seconds is None else seconds - (time.thread_time() - start)
-        plan = self.plan._replace(rate=rate, seconds=left)
-        self.nets.train_on(lesson, division, self.coordinates.increment_scale.float(), plan, generator)
-        self._take_posterior(lesson.take(division.seen[:_MOST_FEATURES]))
+        plan = self.plan._replace(seconds=seconds)
+        taught = teach(self.nets, self.coordinates, samples, plan, seed=seed, known=bool(self.fitted))
+        self._take_posterior(taught.lesson.take(taught.division.seen[:_MOST_FEATURES]))
         self.fitted.fill_(True)
-        self._calibrate(samples.take(division.judged.numpy()))
+        calibrate(self, self.score_scale, samples.take(taught.division.judged.numpy()))
 
     @torch.no_grad()
     def predict(self, inputs: Tensor, dt: Tensor) -> Prediction:
@@ -153,14 +136,6 @@ class MLPLaplace(Surrogate):
         scaled = directions[:, :count] / (seen[:count].clamp(min=0) + prior).sqrt()
         self.seldom.copy_(scaled[:-1])
         self.seldom_bias.copy_(scaled[-1])
-
-    @torch.no_grad()
-    def _calibrate(self, samples: Samples) -> None:
-        """Scale the deviation so that most errors are below their score."""
-        self.score_scale.fill_(1.0)
-        prediction = self.predict(torch.from_numpy(samples.inputs), torch.from_numpy(samples.dt))
-        error = torch.from_numpy(self.signature.error(prediction.mean.numpy(), samples.truth))
-        self.score_scale.copy_(score_scale(error, prediction.score, _SCORE_COVERS))
 
 
 def _precision(seen: Tensor, square: Tensor, least: float) -> float:

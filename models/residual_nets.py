@@ -12,8 +12,10 @@ from torch.nn import functional
 
 from coupler.fused import Activation, DenseLayer
 from coupler.models.best import BestWeights
-from coupler.models.schedule import learning_rate_share
+from coupler.models.coordinates import Coordinates
+from coupler.models.schedule import WARM_LEARNING_RATE, learning_rate_share
 from coupler.models.soap import StackedSoap
+from coupler.surrogate import Samples
 
 # Share of the samples the nets do not see, to compare their doubt with their error; never more than needed.
 _HELD_BACK, _HELD_BACK_MOST = 0.1, 2000
@@ -192,3 +194,47 @@ class ResidualNets(torch.nn.Module):
 
 def _progress(share_of_steps: float, spent: float, seconds: float | None) -> float:
     return share_of_steps if seconds is None else spent / max(seconds, 1e-9)
+
+
+class Taught(NamedTuple):
+    """What nets were trained on."""
+
+    lesson: Lesson
+    division: Division
+
+
+def teach(
+    nets: ResidualNets, coordinates: Coordinates, samples: Samples, plan: Training, *, seed: int, known: bool
+) -> Taught:
+    """Train nets on the increments of samples, further from what they know, or anew where the scales are outgrown.
+
+    Parameters
+    ----------
+    nets : ResidualNets
+        Are trained.
+    coordinates : Coordinates
+        In which the nets read and answer; take new scales where the nets start anew.
+    samples : Samples
+        What to learn from.
+    plan : Training
+        How long, and with what steps at most.
+    seed : int
+        Of all draws.
+    known : bool
+        Whether the nets have been trained before.
+    """
+    start = time.thread_time()
+    generator = torch.Generator().manual_seed(seed)
+    inputs, dt, truth = (torch.from_numpy(part) for part in (samples.inputs, samples.dt, samples.truth))
+    rate = plan.rate
+    if known and not coordinates.outgrown(inputs, dt, truth):
+        rate *= WARM_LEARNING_RATE
+    else:
+        coordinates.take_scales(inputs, dt, truth)
+        nets.draw(generator)
+    division = Division.of(len(samples), generator)
+    lesson = Lesson(coordinates.read(inputs, dt), coordinates.wanted(inputs, truth))
+    left = None if plan.seconds is None else plan.seconds - (time.thread_time() - start)
+    rest = plan._replace(rate=rate, seconds=left)
+    nets.train_on(lesson, division, coordinates.increment_scale.float(), rest, generator)
+    return Taught(lesson, division)

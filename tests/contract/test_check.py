@@ -1,7 +1,6 @@
 """``coupler check`` passes the stock plug-ins and finds each broken promise, and only that one."""
 
 import importlib
-import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +10,7 @@ from coupler.check import CheckLine, check_plugin
 from coupler.errors import ConfigError, PluginError
 from coupler.kernel import Kernel
 from coupler.surrogate import Surrogate
+from tests.contract.optional import MISSING
 
 if TYPE_CHECKING:
     from tests.conftest import MpiRun
@@ -144,16 +144,12 @@ BROKEN_SURROGATES = {
 }
 
 
-# Surrogates that stand on a package of their own, which may not be installed.
-OPTIONAL = {"gp": "gpytorch", "fno": "neuralop"}
-
-
 def stock(folder: str, kind: type) -> list[object]:
     names: list[object] = []
     for path in sorted((ROOT / folder).glob("[!_]*.py")):
-        package = OPTIONAL.get(path.stem)
-        if package is not None and importlib.util.find_spec(package) is None:
-            names.append(pytest.param(path.stem, marks=pytest.mark.skip(reason=f"{package} is not installed")))
+        if folder == "models" and path.stem in MISSING:
+            reason = f"{MISSING[path.stem]} is not installed"
+            names.append(pytest.param(path.stem, marks=pytest.mark.skip(reason=reason)))
             continue
         module = importlib.import_module(f"coupler.{folder}.{path.stem}")
         own = [item for item in vars(module).values() if isinstance(item, type) and item.__module__ == module.__name__]

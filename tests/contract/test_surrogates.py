@@ -1,6 +1,6 @@
 """What every stock surrogate promises, whatever its architecture."""
 
-import importlib.util
+import importlib
 import inspect
 import time
 import warnings
@@ -19,13 +19,9 @@ from coupler.errors import PluginError
 from coupler.field import Field
 from coupler.operator import Signature
 from coupler.surrogate import Forward, Prediction, Samples, Surrogate
+from tests.contract.optional import MISSING, PACKAGES
 
 CHUNK_ROWS = 1024
-
-
-# Surrogates that stand on a package of their own, which may not be installed.
-_OPTIONAL = {"gp": "gpytorch", "fno": "neuralop"}
-_MISSING = {name for name, package in _OPTIONAL.items() if importlib.util.find_spec(package) is None}
 
 
 def _imported(name: str) -> ModuleType:
@@ -36,7 +32,7 @@ def _imported(name: str) -> ModuleType:
 
 def _stock_surrogates() -> list[type[Surrogate]]:
     names = sorted(path.stem for path in Path(coupler.models.__path__[0]).glob("*.py") if path.stem != "__init__")
-    modules = [_imported(f"coupler.models.{name}") for name in names if name not in _MISSING]
+    modules = [_imported(f"coupler.models.{name}") for name in names if name not in MISSING]
     return [
         item
         for module in modules
@@ -137,10 +133,10 @@ def _fused_answer(forward: Forward, inputs: np.ndarray, dt: float) -> tuple[np.n
     return mean, score
 
 
-@pytest.mark.parametrize("name", _OPTIONAL)
+@pytest.mark.parametrize("name", PACKAGES)
 def test_an_optional_surrogate_is_tried_where_its_package_is_installed(name: str) -> None:
-    if name in _MISSING:
-        pytest.skip(f'{_OPTIONAL[name]} is not installed: pip install "coupler[{name}]"')
+    if name in MISSING:
+        pytest.skip(f'{PACKAGES[name]} is not installed: pip install "coupler[{name}]"')
 
     assert f"coupler.models.{name}" in [kind.__module__ for kind in STOCK]
 
