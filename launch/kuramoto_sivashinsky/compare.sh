@@ -1,13 +1,3 @@
 #!/usr/bin/env bash
 # The same system once by physics alone and once certified, other members in each, and whether the spectrum agrees.
-set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/../.."
-
-number=1
-while [[ -e runs/kuramoto_sivashinsky-$(printf %03d "$number") ]]; do number=$((number + 1)); done
-folder=runs/kuramoto_sivashinsky-$(printf %03d "$number")
-mkdir -p "$folder"
-
-launch/kuramoto_sivashinsky/run.sh 2 --set kernel.params.seed=1 --set controller.mode=physics --out "$folder/physics" "$@"
-launch/kuramoto_sivashinsky/run.sh 2 --set kernel.params.seed=2 --out "$folder/certified" "$@"
-.venv/bin/python launch/kuramoto_sivashinsky/compare.py "$folder/physics" "$folder/certified"
+exec "$(dirname "${BASH_SOURCE[0]}")/../compare.sh" kuramoto_sivashinsky "$@"
