@@ -74,6 +74,28 @@ class Moment(NamedTuple):
         )
 
 
+@dataclass(frozen=True)
+class AccountMemory:
+    """What an account needs to go on.
+
+    Parameters
+    ----------
+    step : int
+        Steps taken in.
+    tally : Tally
+        Evidence for the statement about all operators.
+    counts : tuple of int
+        All numbers so far.
+    families : tuple of tuple of Tally
+        Evidence of each family.
+    """
+
+    step: int
+    tally: Tally
+    counts: tuple[int, ...]
+    families: tuple[tuple[Tally, ...], ...]
+
+
 class Account:
     """Adds up steps. All operators together share one certificate here; each has its own in its controller.
 
@@ -92,6 +114,17 @@ class Account:
         self._tally: Tally = controller.certificate.start()
         self.total = Counts()
         self._last = StepTotals(0, (), ())
+
+    @property
+    def memory(self) -> AccountMemory:
+        """What is needed to go on."""
+        return AccountMemory(self._last.step, self._tally, tuple(self.total.numbers.tolist()), self._families.tallies)
+
+    def resume(self, memory: AccountMemory) -> None:
+        """Go on from what was known."""
+        self._last, self._tally = StepTotals(memory.step, (), ()), memory.tally
+        self.total.numbers[:] = memory.counts
+        self._families.resume(memory.families)
 
     @property
     def bound(self) -> Bound:

@@ -1,5 +1,6 @@
 """Starting and stopping what ranks share: arenas, servers, relays, the trainer, and each rank's lines to them."""
 
+import signal
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -88,7 +89,13 @@ class NodeServices:
     def _connect(self, case: Case, started: ExitStack) -> Cluster | None:
         if not self._nodes.first:
             return None
-        cluster = Cluster(case.ray.address, 1 if case.exchange.transport == "inprocess" else self._nodes.count)
+        # A batch system signals every process of a job; what Ray starts inherits that this one is not delivered, and
+        # the servers live until the checkpoint is written.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+        try:
+            cluster = Cluster(case.ray.address, 1 if case.exchange.transport == "inprocess" else self._nodes.count)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         started.callback(cluster.close)
         return cluster
 

@@ -1,10 +1,12 @@
 """A running session: everything that exists between the start and the end of a coupled run on this rank."""
 
 import logging
+import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -12,30 +14,36 @@ import numpy as np
 from mpi4py import MPI
 from numpy.typing import NDArray
 
+from coupler.checkpoint import Checkpoint, Column, Plain, Shelf, write_checkpoint
 from coupler.clock import Stopwatch
-from coupler.config import Case
+from coupler.config import Case, RunSection
 from coupler.controller import MOST_CALLS, Controller
 from coupler.controller.boxes import Boxes
+from coupler.controller.hysteresis import Remembered
 from coupler.coupling.account import Account, StepTotals
 from coupler.coupling.call import StepSetting
 from coupler.coupling.counts import Counts
 from coupler.coupling.families import Families
-from coupler.coupling.journal import Journal
+from coupler.coupling.journal import Journal, JournalMemory
+from coupler.coupling.memory import SessionMemory
 from coupler.coupling.nodes import Nodes, on_first, together
 from coupler.coupling.recorder import TapeRecorder
 from coupler.coupling.reduction import StepReduction
 from coupler.coupling.rehearsal import rehearse
+from coupler.coupling.resumption import Resumption, signatures
 from coupler.coupling.route import Route
 from coupler.coupling.script import Script
 from coupler.coupling.sharing import SharingSwitch, open_workshop
 from coupler.coupling.statement import Results, statement
+from coupler.coupling.wishes import NUMBERS as WISHES
+from coupler.coupling.wishes import Wishes
 from coupler.errors import CouplerError, FieldMismatch
 from coupler.exchange.sharing import Bench
 from coupler.operator import Operator
 from coupler.progress import Progress
 from coupler.records import TAKEOVERS, Event, EventKind
-from coupler.runfolder import claim
-from coupler.summary import ModelSummary, Summary
+from coupler.runfolder import RunFolder, claim
+from coupler.summary import FINISHED, STOPPED, ModelSummary, Summary
 from coupler.tape import TapeCall
 
 if TYPE_CHECKING:
@@ -78,6 +86,8 @@ class SessionPlan:
         Why no model could save anything, so that nothing is started for one; empty if one could.
     script : Script or None
         The run that this one does again, if it does.
+    resumption : Resumption or None
+        Where this run goes on from, if it does.
     """
 
     case: Case
@@ -88,11 +98,17 @@ class SessionPlan:
     elements: Mapping[str, int]
     script: Script | None = None
     hopeless: str = ""
+    resumption: Resumption | None = None
 
     @property
     def learns(self) -> bool:
         """Whether there is to be a model."""
         return self.controller.asks and not self.hopeless
+
+    @property
+    def checkpointed(self) -> RunSection:
+        """When checkpoints are wanted: never in a run that does another again."""
+        return self.case.run if self.script is None else self.case.run.model_copy(update={"checkpoints": 0})
 
 
 class Session:
@@ -130,7 +146,10 @@ class Session:
             _log.warning(
                 "MODE SURROGATE: every answer is taken, however wrong, and nothing is promised. For experiments."
             )
-        self._step = self._call = 0
+        since = None if plan.resumption is None else _memory_of(plan)
+        self._step = self._began = 0 if since is None else since.step
+        self._kept = -1
+        self._call = 0
         self._models: list[ModelSummary] = []
         self.events: list[Event] = []
         self._setting: tuple[StepSetting, ...] = ()
@@ -144,18 +163,28 @@ class Session:
         self._account = Account(self.routes, plan.controller, families)
         with ExitStack() as started:
             self._nodes = Nodes.of(comm)
-            self.folder = on_first(self._nodes.job, lambda: claim(plan.out, plan.name, plan.case))
+            self.folder = on_first(self._nodes.job, self._claim)
+            failed_lock = started.enter_context(ExitStack())
+            failed_lock.callback(self.folder.release)
             failed = started.enter_context(ExitStack())
-            if self._nodes.first:
+            if self._nodes.first and since is None:
                 failed.callback(self.folder.abandon)
+            self.wishes = Wishes(plan.checkpointed, first=self._nodes.first)
             self._benches = self._start_sharing()
-            self._journal = Journal(self.folder, self._nodes, tuple(plan.operators))
+            self._journal = Journal(
+                self.folder, self._nodes, tuple(plan.operators), None if since is None else since.journal
+            )
             started.callback(self._journal.close)
             if plan.case.output.ledger == "audits":
                 self._journal.watch(self.routes)
-            self._steering: Steering | Following | None = self._start_learning(started) if plan.learns else None
+            self._live: Steering | None = None  # as long as nobody else says what happens
+            self._steering: Steering | Following | None = None
+            if plan.learns:
+                if since is not None and since.steering is not None:
+                    on_first(self._nodes.job, lambda: self._forget_future(since))
+                self._steering = self._start_learning(started)
             if plan.hopeless:
-                self._switch_all_off()
+                self._switch_all_off(tell=since is None)
             taped = plan.case.output.tape
             self._recorder = TapeRecorder(self.folder, self._nodes, plan.operators, plan.case) if taped else None
             # Where no model can ever take over, nothing hangs on a step's sums, and books are kept for many at once:
@@ -163,8 +192,12 @@ class Session:
             self._bookish = bool(self._benches) or (self._steering is not None and self._steering.learns)
             self._unread: list[_Unread] = []
             self._read_at = time.monotonic()
-            self._reduction = StepReduction(self._nodes.job, sum(route.counts.shape.length for route in self.routes))
+            length = sum(route.counts.shape.length for route in self.routes)
+            self._reduction = StepReduction(self._nodes.job, length + WISHES)
+            if since is not None:
+                self._resume(since)
             failed.pop_all()
+            failed_lock.pop_all()
             self._started = started.pop_all()
 
     @property
@@ -187,7 +220,7 @@ class Session:
                 f"step {self._step + 1}: evaluate was called {self._call} times within one step, and the audit coins "
                 "are numbered for fewer. Hand many elements over in one call, and call end_step once per step."
             )
-        if self._call == 0 and self._step == 0:
+        if self._call == 0 and self._step == self._began:
             self._first_ids = ids.copy()
         route = self.routes[index]
         outputs = np.empty((len(inputs), len(route.operator.signature.outputs))) if out is None else out
@@ -209,7 +242,7 @@ class Session:
         self._step += 1
         self._call = 0
         held = self._held()
-        if self._step == 1:
+        if self._step == self._began + 1:
             self._check_ids()
         with self._stopwatch.timing("sync"):
             setting = self._setting
@@ -224,6 +257,37 @@ class Session:
             with self._stopwatch.timing("io"):
                 self._recorder.end_step()
 
+    def checkpoint(self, columns: Sequence[Column], loop: Callable[[], Mapping[str, Plain]]) -> None:
+        """Write a checkpoint of the end of this step, from which the run can go on with any number of ranks.
+
+        Parameters
+        ----------
+        columns : sequence of Column
+            The arrays of the loop around, alike on every rank.
+        loop : callable
+            Gives what else the loop wants to keep; called on rank 0.
+
+        Collective: yes.
+        """
+        started = time.monotonic()
+        with self._stopwatch.timing("io"):
+            self._read()
+            written = self._journal.save()
+            if self._recorder is not None:
+                self._recorder.save()
+            if self._live is not None:
+                self._live.expect_resumption(self._step)
+            columns = [*self._columns(), *columns]
+            if self._nodes.first:
+                assert written is not None
+                facts = partial(self._facts, self._memory(written), loop)
+                keep = self._plan.case.run.checkpoints
+                Shelf(self.folder.checkpoints).put(self._step, columns, facts, keep)
+            else:
+                write_checkpoint(None, columns, dict)
+        self.wishes.done(time.monotonic() - started)
+        self._kept = self._step
+
     def finish(self, results: Results) -> Summary:
         """Write what is left, stop everything, write the summary. Collective: yes."""
         held = self._held()
@@ -236,15 +300,20 @@ class Session:
         results = replace(results, loop_seconds=self._stopwatch.total - seconds["setup"] - seconds["twin"])
         with self._stopwatch.timing("io"):
             self._journal.flush()
-            if self._steering is not None:
+            if (
+                self._steering is not None and results.status == FINISHED
+            ):  # what goes on has its samples in a checkpoint
                 self._steering.flush()
             if self._recorder is not None:
                 self._recorder.finish()
-        self.release()
+        self._started.close()
         routes = dict(zip(self._plan.operators, self.routes, strict=True))
         summary = statement(self._plan.case, self._nodes.job, self._stopwatch, self._account, routes, results)
         if self._nodes.first:
             summary.write(self.folder.summary)
+            if results.status == FINISHED:
+                shutil.rmtree(self.folder.checkpoints, ignore_errors=True)  # nobody goes on from here
+            self.folder.release(finished=results.status == FINISHED)
         self._nodes.close()
         return summary
 
@@ -257,11 +326,13 @@ class Session:
             events=self.events,
             loop_seconds=0.0,
             lending_seconds=sum(bench.lending_seconds for bench in self._benches),
+            status=STOPPED if self.wishes.stop and self._kept == self._step else FINISHED,
         )
 
     def release(self) -> None:
         """Stop everything that was started, without talking to other ranks. Collective: no."""
         self._started.close()
+        self.folder.release()
 
     def _route(self, operator: Operator) -> Route:
         case = self._plan.case
@@ -277,9 +348,117 @@ class Session:
             boxes=Boxes.of(operator.signature, case.controller.box),
         )
 
-    def _switch_all_off(self) -> None:
+    def _claim(self) -> RunFolder:
+        plan = self._plan
+        if plan.resumption is not None:
+            return plan.resumption.claim(self._nodes.job.size)
+        return claim(plan.out, plan.name, plan.case)
+
+    def _columns(self) -> list[Column]:
+        """Give the session's own arrays: the sum under way, samples not on disk, who was accepted last."""
+        columns = [Column("sum", self._sum_under_way)]
+        if self._live is not None:
+            columns += self._live.columns()
+        if self._plan.controller.hysteresis:
+            columns += [column for index, route in enumerate(self.routes) for column in self._accepted(index, route)]
+        return columns
+
+    def _sum_under_way(self) -> NDArray[np.int64] | None:
+        total = self._reduction.peek()
+        return None if not self._nodes.first else np.empty(0, np.int64) if total is None else total
+
+    def _accepted(self, index: int, route: Route) -> list[Column]:
+        """Give who was accepted last, in rows of call, step and id."""
+
+        def gather() -> NDArray[np.int64] | None:
+            mine = [
+                np.stack([np.full(len(one.ids), call), np.full(len(one.ids), one.step), one.ids], axis=1)
+                for call, one in route.accepted.items()
+            ]
+            everyone = self._nodes.job.gather(np.concatenate([np.empty((0, 3), np.int64), *mine]))
+            return None if everyone is None else np.concatenate(everyone)
+
+        return [Column(f"accepted/{index}", gather)]
+
+    def _memory(self, written: JournalMemory) -> SessionMemory:
+        return SessionMemory(
+            step=self._step,
+            setting=self._setting,
+            events=tuple(self.events),
+            models=tuple(model.model_dump() for model in self._models),
+            account=self._account.memory,
+            journal=written,
+            routes=tuple(route.memory for route in self.routes),
+            steering=None if self._live is None else self._live.memory,
+            hopeless=self._plan.hopeless,
+        )
+
+    def _facts(self, memory: SessionMemory, loop: Callable[[], Mapping[str, Plain]]) -> dict[str, Plain]:
+        return {
+            "step": self._step,
+            "case": self._plan.case.to_toml(),
+            "operators": signatures(self._plan.operators),
+            "hopeless": self._plan.hopeless,
+            "session": memory.to_plain(),
+            "loop": dict(loop()),
+        }
+
+    def _forget_future(self, since: SessionMemory) -> None:
+        """Delete samples, versions and rounds of what is to be done again: nobody may learn from the lost piece."""
+        from coupler.learning.registry import Registry
+        from coupler.learning.rounds import RoundFolder
+        from coupler.learning.store import SampleStore
+
+        registry = Registry(self.folder.models)
+        for (name, operator), learned in zip(self._plan.operators.items(), since.steering.learners, strict=True):
+            under_way = learned.began >= 0
+            RoundFolder(self.folder.models, name).forget_from(learned.rounds + (not under_way))
+            registry.forget_after(name, learned.latest)
+            SampleStore(self.folder.samples, name, operator.signature).rewind(since.step, stored=learned.rounds > 0)
+
+    def _resume(self, since: SessionMemory) -> None:
+        """Stand where the run stood at the end of the checkpoint's step. Collective: yes."""
+        assert self._plan.resumption is not None
+        checkpoint = self._plan.resumption.checkpoint
+        self._setting, self.events = since.setting, list(since.events)
+        self._models = [ModelSummary(**model) for model in since.models]
+        self._account.resume(since.account)
+        for index, (route, known) in enumerate(zip(self.routes, since.routes, strict=True)):
+            route.resume(known, on_first(self._nodes.job, partial(_accepted_in, checkpoint, index)))
+        total = on_first(self._nodes.job, lambda: checkpoint.array("sum"))
+        if len(total):
+            total = total.copy()
+            total[len(total) - WISHES :] = 0  # they have come true
+            self._reduction.resume(total)
+        if self._live is not None:
+            self._resume_steering(self._live, since)
+
+    def _resume_steering(self, steering: "Steering", since: SessionMemory) -> None:
+        from coupler.learning.samples import COLUMNS, SampleBatch
+
+        assert self._plan.resumption is not None
+        checkpoint, service = self._plan.resumption.checkpoint, self._service
+
+        def load() -> None:
+            for index, route in enumerate(self.routes):
+                for version in route.needed_versions:
+                    if service is not None:
+                        service.load(index, version)
+
+        on_first(self._nodes.job, load)
+        pending: list[SampleBatch | None] = [None] * len(self.routes)
+        if self._nodes.first:
+            pending = [
+                SampleBatch(**{column: checkpoint.array(f"samples/{name}/{column}") for column in COLUMNS})
+                for name in self._plan.operators
+            ]
+        together(self._nodes.job, lambda: steering.resume(since.steering, pending))
+
+    def _switch_all_off(self, *, tell: bool) -> None:
         for index, route in enumerate(self.routes):
             route.off = True
+            if not tell:
+                continue
             self._note([Event(1, index, EventKind.SWITCHED_OFF, 0, self._plan.hopeless)])
 
     def _start_learning(self, started: ExitStack) -> "Steering | Following":
@@ -299,11 +478,13 @@ class Session:
             return follow(script, routes, self.folder.models, started)
         services = NodeServices(plan.case, self._nodes, routes, plan.elements, self.folder.models)
         started.callback(services.close)
+        self._service = services.service
         learners = [
             Learner(LearnerPlan(index, name, plan.case, self.folder), route, self._nodes, services.service)
             for index, (name, route) in enumerate(routes.items())
         ]
-        return Steering(plan.case, self._nodes, self.routes, learners, Registry(self.folder.models))
+        self._live = Steering(plan.case, self._nodes, self.routes, learners, Registry(self.folder.models))
+        return self._live
 
     def _start_sharing(self) -> list[Bench]:
         """Make the benches on which truth is shared, where it may be; a node that cannot have them goes without."""
@@ -335,8 +516,7 @@ class Session:
             route.counts.shared_nanoseconds += tally.nanoseconds
             route.counts.sharing_nanoseconds += tally.overhead
         self._setting = held
-        numbers = [route.counts.numbers for route in self.routes]
-        self._reduction.start(numbers[0] if len(numbers) == 1 else np.concatenate(numbers))
+        self._reduction.start(*[route.counts.numbers for route in self.routes], self.wishes.numbers())
         for route in self.routes:
             route.counts.clear()
 
@@ -359,8 +539,10 @@ class Session:
     def _take_in(self, step: int) -> tuple[Counts, ...]:
         """Use the reduction of a step: controllers and journal; give the counts, none if there was no such step."""
         reduced = self._reduction.finish()
+        self.wishes.agree(self._step, None if reduced is None else reduced[-WISHES:])
         if reduced is None:
             return ()
+        reduced = reduced[:-WISHES]
         if step <= self._step:
             self._journal.step(step)
         self._unread.append(_Unread(step, reduced.copy(), self._setting, self._stopwatch.total))
@@ -406,3 +588,23 @@ class Session:
                 self._models.append(
                     ModelSummary(operator=card.operator, version=card.version, step=event.step, sha256=card.sha256)
                 )
+
+
+def _memory_of(plan: SessionPlan) -> SessionMemory:
+    if plan.learns:  # what is kept of learning is told by these classes
+        from coupler.coupling import steering  # noqa: F401
+
+    assert plan.resumption is not None
+    return SessionMemory.from_plain(plan.resumption.checkpoint.facts["session"], plan.controller.rule)
+
+
+def _accepted_in(checkpoint: Checkpoint, index: int) -> dict[int, Remembered]:
+    """Give who was accepted last, of all ranks, by call; nobody where that makes no difference."""
+    if str(index) not in checkpoint.names("accepted"):
+        return {}
+    rows = checkpoint.array(f"accepted/{index}")
+    calls = {call: rows[rows[:, 0] == call] for call in np.unique(rows[:, 0]).tolist()}
+    return {
+        call: Remembered(int(some[0, 1]), some[:, 2].copy(), np.ones(len(some), np.bool_))
+        for call, some in calls.items()
+    }
