@@ -64,10 +64,6 @@ class RunFolder:
             self.checkpoints,
         )
 
-    def __reduce__(self) -> tuple[type["RunFolder"], tuple[Path]]:
-        """Travel to other ranks without the lock, which belongs to the process that took it."""
-        return RunFolder, (self.path,)
-
     @property
     def lock_file(self) -> Path:
         """What says that a run is going on here."""

@@ -163,7 +163,7 @@ class Session:
         self._account = Account(self.routes, plan.controller, families)
         with ExitStack() as started:
             self._nodes = Nodes.of(comm)
-            self.folder = on_first(self._nodes.job, self._claim)
+            self.folder = self._claim()
             failed_lock = started.enter_context(ExitStack())
             failed_lock.callback(self.folder.release)
             failed = started.enter_context(ExitStack())
@@ -349,10 +349,18 @@ class Session:
         )
 
     def _claim(self) -> RunFolder:
-        plan = self._plan
-        if plan.resumption is not None:
-            return plan.resumption.claim(self._nodes.job.size)
-        return claim(plan.out, plan.name, plan.case)
+        """Take the run folder; rank 0 alone holds its lock. Collective: yes."""
+        plan, claimed = self._plan, list[RunFolder]()
+
+        def take() -> Path:
+            if plan.resumption is not None:
+                claimed.append(plan.resumption.claim(self._nodes.job.size))
+            else:
+                claimed.append(claim(plan.out, plan.name, plan.case))
+            return claimed[0].path
+
+        path = on_first(self._nodes.job, take)
+        return claimed[0] if claimed else RunFolder(path)
 
     def _columns(self) -> list[Column]:
         """Give the session's own arrays: the sum under way, samples not on disk, who was accepted last."""

@@ -43,11 +43,15 @@ class Wishes:
         self._asked = True
 
     def numbers(self) -> NDArray[np.int64]:
-        """Give this rank's wishes (NUMBERS,), to be added up over the ranks. Collective: no."""
+        """Give this rank's wishes (NUMBERS,), to be added up over the ranks; a checkpoint is wished for once.
+
+        Collective: no.
+        """
+        due = False
         if self._timed and not (self._wished or self.checkpoint):
             pause = max(self._run.checkpoint_seconds, self._cost / _SHARE)
-            self._wished = time.monotonic() - self._written >= pause
-        return np.array([self._wished, self._asked], np.int64)
+            self._wished = due = time.monotonic() - self._written >= pause
+        return np.array([due, self._asked], np.int64)
 
     def agree(self, step: int, total: NDArray[np.int64] | None) -> None:
         """Take in the wishes of all ranks; what is agreed on stays so until it is done.
