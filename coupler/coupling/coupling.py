@@ -33,7 +33,7 @@ from coupler.plugin import build, load
 from coupler.progress import Progress
 from coupler.records import Event
 from coupler.runfolder import RunFolder
-from coupler.summary import ConservedSum, Summary, TwinWindow
+from coupler.summary import STOPPED, ConservedSum, Summary, TwinWindow
 
 # Room for so many elements where nobody says how many there will be.
 _FIRST_ELEMENTS = 4096
@@ -342,6 +342,11 @@ class Coupling:
     def stopping(self) -> bool:
         """Whether the run is to end now, after an ``end_step`` and the checkpoint; the same on every rank."""
         return self._running.wishes.stop
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the run has ended early, as asked, with a checkpoint: it can be resumed."""
+        return self._summary is not None and self._summary.status == STOPPED
 
     def ask_to_stop(self) -> None:
         """Ask all ranks to end the run after a step or two, with a checkpoint.
