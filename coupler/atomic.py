@@ -50,7 +50,9 @@ def replacing(path: Path) -> Iterator[Path]:
         yield temporary
         _sync(temporary)
         temporary.replace(path)
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)  # a write does not say where
         with suppress(OSError):  # a folder that became read-only keeps it; the reason is on its way already
             temporary.unlink(missing_ok=True)  # half a file on a full disk is in the way of whatever comes next
         raise

@@ -199,7 +199,7 @@ def _added_up(rows: Table, *, by_rank: bool) -> _Groups:
 def _same_ranks(rows: Table, ranks: int) -> bool:
     """Whether so many ranks made every step: a run may have been resumed on another number."""
     pairs = np.unique(np.stack([rows["step"], rows["rank"].astype(np.int64)]), axis=1)
-    return pairs.shape[1] == ranks * len(np.unique(pairs[0]))
+    return bool(pairs.shape[1] == ranks * len(np.unique(pairs[0])))
 
 
 def _over(kind: np.ufunc, values: NDArray[np.generic], starts: NDArray[np.intp]) -> NDArray[np.generic]:

@@ -145,9 +145,9 @@ class Summary(_Record):
     """The whole of ``summary.json``.
 
     ``status`` is ``finished``, or ``stopped`` where the run was asked to end early and can be resumed. Of a run that
-    was resumed everything is of the whole run, except ``seconds``, costs and ``speedup_estimate``, which are of the piece
-    since. ``decisions``, ``elements`` and ``certificate`` are of all operators together. ``wait_hidden_share`` is the
-    share of the time between questions and answers, over all ranks, that nobody had to wait: audits ran meanwhile.
+    was resumed everything is of the whole run, except ``seconds``, costs and ``speedup_estimate``, which are of the
+    piece since. ``decisions``, ``elements`` and ``certificate`` are of all operators together. ``wait_hidden_share`` is
+    the share of the time between questions and answers, over all ranks, that nobody had to wait: audits ran meanwhile.
     """
 
     status: str

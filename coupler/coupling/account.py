@@ -99,6 +99,13 @@ class AccountMemory:
 class Account:
     """Adds up steps. All operators together share one certificate here; each has its own in its controller.
 
+    Attributes
+    ----------
+    routes : sequence of Route
+        Whose steps they are.
+    total : Counts
+        All of them together.
+
     Parameters
     ----------
     routes : sequence of Route
@@ -110,7 +117,7 @@ class Account:
     """
 
     def __init__(self, routes: Sequence[Route], controller: Controller, families: Families) -> None:
-        self._routes, self._controller, self._families = routes, controller, families
+        self.routes, self._controller, self._families = routes, controller, families
         self._tally: Tally = controller.certificate.start()
         self.total = Counts()
         self._last = StepTotals(0, (), ())
@@ -144,18 +151,18 @@ class Account:
 
     def _learn(self, totals: StepTotals) -> None:
         for index, (counts, setting) in enumerate(zip(totals.counts, totals.settings, strict=True)):
-            route = self._routes[index]
+            route = self.routes[index]
             self._families.add(index, counts, setting.audit_rate)
             findings = counts.findings(setting.audit_rate)
             if setting.version != route.state.version:
                 findings = Findings(findings.sums)  # its scores say nothing of the version that answers now
             route.state = route.controller.advance(route.state, findings)
-            alone = len(self._routes) == 1  # then its own evidence is all there is
+            alone = len(self.routes) == 1  # then its own evidence is all there is
             self._tally = route.state.tally if alone else self._controller.certificate.add(self._tally, findings.sums)
 
     def moment(self, seconds: float) -> Moment:
         """Note where the run is; threshold and version are the first operator's."""
-        state = self._routes[0].state
+        state = self.routes[0].state
         return Moment(
             self._last, self._controller.certificate, self._tally, state.threshold, state.version, seconds=seconds
         )

@@ -23,10 +23,11 @@ from coupler.controller.auditing import chosen_audit_rate
 from coupler.controller.boxes import check_boxes
 from coupler.coupling.foresight import Foresight
 from coupler.coupling.nodes import abort, on_first
+from coupler.coupling.plan import SessionPlan
 from coupler.coupling.resumed import Resumed, Rows
 from coupler.coupling.resumption import Resumption
 from coupler.coupling.script import Script
-from coupler.coupling.session import Session, SessionPlan
+from coupler.coupling.session import Session
 from coupler.errors import ConfigError, CouplerError, FieldMismatch, LifecycleError, PluginError, did_you_mean
 from coupler.operator import Operator, Signature
 from coupler.plugin import build, load

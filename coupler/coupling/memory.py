@@ -19,8 +19,8 @@ from coupler.records import Event
 
 
 @dataclass(frozen=True)
-class SessionMemory:
-    """What a session needs to go on.
+class Standing:
+    """Where a session stands at the end of a step.
 
     Parameters
     ----------
@@ -32,6 +32,22 @@ class SessionMemory:
         What has happened.
     models : tuple of dict
         Versions that took over, as in ``summary.json``.
+    """
+
+    step: int
+    setting: tuple[StepSetting, ...]
+    events: tuple[Event, ...]
+    models: tuple[dict[str, Any], ...]
+
+
+@dataclass(frozen=True)
+class SessionMemory:
+    """What a session needs to go on.
+
+    Parameters
+    ----------
+    moment : Standing
+        Where it stood.
     account : AccountMemory
         What was counted.
     journal : JournalMemory
@@ -40,19 +56,13 @@ class SessionMemory:
         Per operator.
     steering : SteeringMemory or None
         Learning and versions; None in a run without.
-    hopeless : str
-        Why nothing was started for a model, if so.
     """
 
-    step: int
-    setting: tuple[StepSetting, ...]
-    events: tuple[Event, ...]
-    models: tuple[dict[str, Any], ...]
+    moment: Standing
     account: AccountMemory
     journal: JournalMemory
     routes: tuple[RouteMemory, ...]
     steering: Any
-    hopeless: str
 
     def to_plain(self) -> Plain:
         """Give it as plain data.
@@ -101,4 +111,4 @@ def _known(rule: Policy) -> Mapping[str, type]:
     )
     modules += [sys.modules[name] for name in names if name in sys.modules]
     modules += [sys.modules[kind.__module__] for kind in type(rule).__mro__ if kind.__module__ in sys.modules]
-    return {**records_of(modules), "SessionMemory": SessionMemory}
+    return {**records_of(modules), "SessionMemory": SessionMemory, "Standing": Standing}

@@ -5,8 +5,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -14,25 +13,23 @@ import numpy as np
 from mpi4py import MPI
 from numpy.typing import NDArray
 
-from coupler.checkpoint import Checkpoint, Column, Plain, Shelf, write_checkpoint
+from coupler.checkpoint import Column, Plain
 from coupler.clock import Stopwatch
-from coupler.config import Case, RunSection
-from coupler.controller import MOST_CALLS, Controller
+from coupler.controller import MOST_CALLS
 from coupler.controller.boxes import Boxes
-from coupler.controller.hysteresis import Remembered
 from coupler.coupling.account import Account, StepTotals
 from coupler.coupling.call import StepSetting
 from coupler.coupling.counts import Counts
 from coupler.coupling.families import Families
-from coupler.coupling.journal import Journal, JournalMemory
-from coupler.coupling.memory import SessionMemory
+from coupler.coupling.journal import Journal
+from coupler.coupling.keeper import Keeper, forget_future, memory_of
+from coupler.coupling.memory import Standing
 from coupler.coupling.nodes import Nodes, on_first, together
+from coupler.coupling.plan import SessionPlan
 from coupler.coupling.recorder import TapeRecorder
 from coupler.coupling.reduction import StepReduction
 from coupler.coupling.rehearsal import rehearse
-from coupler.coupling.resumption import Resumption, signatures
 from coupler.coupling.route import Route
-from coupler.coupling.script import Script
 from coupler.coupling.sharing import SharingSwitch, open_workshop
 from coupler.coupling.statement import Results, statement
 from coupler.coupling.wishes import NUMBERS as WISHES
@@ -49,6 +46,7 @@ from coupler.tape import TapeCall
 if TYPE_CHECKING:
     from coupler.coupling.following import Following
     from coupler.coupling.steering import Steering
+    from coupler.serving.service import Service
 
 _log = logging.getLogger("coupler.session")
 # Books that need not be kept at once are kept this often [s].
@@ -62,53 +60,6 @@ class _Unread(NamedTuple):
     numbers: NDArray[np.int64]
     setting: tuple[StepSetting, ...]
     seconds: float
-
-
-@dataclass(frozen=True)
-class SessionPlan:
-    """What a session is of; checked before it starts.
-
-    Parameters
-    ----------
-    case : Case
-        The effective case.
-    operators : mapping of name to Operator
-        With the case's tolerances.
-    controller : Controller
-        The rules, the same for every operator.
-    out : Path or None
-        The run folder, if the user chose one.
-    name : str
-        What the default run folder is named after.
-    elements : mapping of name to int
-        Most elements this rank asks about at once.
-    hopeless : str
-        Why no model could save anything, so that nothing is started for one; empty if one could.
-    script : Script or None
-        The run that this one does again, if it does.
-    resumption : Resumption or None
-        Where this run goes on from, if it does.
-    """
-
-    case: Case
-    operators: Mapping[str, Operator]
-    controller: Controller
-    out: Path | None
-    name: str
-    elements: Mapping[str, int]
-    script: Script | None = None
-    hopeless: str = ""
-    resumption: Resumption | None = None
-
-    @property
-    def learns(self) -> bool:
-        """Whether there is to be a model."""
-        return self.controller.asks and not self.hopeless
-
-    @property
-    def checkpointed(self) -> RunSection:
-        """When checkpoints are wanted: never in a run that does another again."""
-        return self.case.run if self.script is None else self.case.run.model_copy(update={"checkpoints": 0})
 
 
 class Session:
@@ -146,8 +97,8 @@ class Session:
             _log.warning(
                 "MODE SURROGATE: every answer is taken, however wrong, and nothing is promised. For experiments."
             )
-        since = None if plan.resumption is None else _memory_of(plan)
-        self._step = self._began = 0 if since is None else since.step
+        since = None if plan.resumption is None else memory_of(plan)
+        self._step = self._began = 0 if since is None else since.moment.step
         self._kept = -1
         self._call = 0
         self._models: list[ModelSummary] = []
@@ -177,11 +128,12 @@ class Session:
             started.callback(self._journal.close)
             if plan.case.output.ledger == "audits":
                 self._journal.watch(self.routes)
+            self._service: Service | None = None
             self._live: Steering | None = None  # as long as nobody else says what happens
             self._steering: Steering | Following | None = None
             if plan.learns:
-                if since is not None and since.steering is not None:
-                    on_first(self._nodes.job, lambda: self._forget_future(since))
+                if since is not None:
+                    on_first(self._nodes.job, lambda: forget_future(self.folder, plan.operators, since))
                 self._steering = self._start_learning(started)
             if plan.hopeless:
                 self._switch_all_off(tell=since is None)
@@ -194,8 +146,11 @@ class Session:
             self._read_at = time.monotonic()
             length = sum(route.counts.shape.length for route in self.routes)
             self._reduction = StepReduction(self._nodes.job, length + WISHES)
+            self._keeper = Keeper(plan, self._nodes, self.folder, self._account, self._reduction, self._live)
             if since is not None:
-                self._resume(since)
+                self._setting, self.events = since.moment.setting, list(since.moment.events)
+                self._models = [ModelSummary(**model) for model in since.moment.models]
+                self._keeper.resume(since, self._service)
             failed.pop_all()
             failed_lock.pop_all()
             self._started = started.pop_all()
@@ -272,19 +227,11 @@ class Session:
         started = time.monotonic()
         with self._stopwatch.timing("io"):
             self._read()
-            written = self._journal.save()
             if self._recorder is not None:
                 self._recorder.save()
-            if self._live is not None:
-                self._live.expect_resumption(self._step)
-            columns = [*self._columns(), *columns]
-            if self._nodes.first:
-                assert written is not None
-                facts = partial(self._facts, self._memory(written), loop)
-                keep = self._plan.case.run.checkpoints
-                Shelf(self.folder.checkpoints).put(self._step, columns, facts, keep)
-            else:
-                write_checkpoint(None, columns, dict)
+            models = tuple(model.model_dump() for model in self._models)
+            moment = Standing(self._step, self._setting, tuple(self.events), models)
+            self._keeper.write(moment, self._journal.save(), columns, loop)
         self.wishes.done(time.monotonic() - started)
         self._kept = self._step
 
@@ -361,106 +308,6 @@ class Session:
 
         path = on_first(self._nodes.job, take)
         return claimed[0] if claimed else RunFolder(path)
-
-    def _columns(self) -> list[Column]:
-        """Give the session's own arrays: the sum under way, samples not on disk, who was accepted last."""
-        columns = [Column("sum", self._sum_under_way)]
-        if self._live is not None:
-            columns += self._live.columns()
-        if self._plan.controller.hysteresis:
-            columns += [column for index, route in enumerate(self.routes) for column in self._accepted(index, route)]
-        return columns
-
-    def _sum_under_way(self) -> NDArray[np.int64] | None:
-        total = self._reduction.peek()
-        return None if not self._nodes.first else np.empty(0, np.int64) if total is None else total
-
-    def _accepted(self, index: int, route: Route) -> list[Column]:
-        """Give who was accepted last, in rows of call, step and id."""
-
-        def gather() -> NDArray[np.int64] | None:
-            mine = [
-                np.stack([np.full(len(one.ids), call), np.full(len(one.ids), one.step), one.ids], axis=1)
-                for call, one in route.accepted.items()
-            ]
-            everyone = self._nodes.job.gather(np.concatenate([np.empty((0, 3), np.int64), *mine]))
-            return None if everyone is None else np.concatenate(everyone)
-
-        return [Column(f"accepted/{index}", gather)]
-
-    def _memory(self, written: JournalMemory) -> SessionMemory:
-        return SessionMemory(
-            step=self._step,
-            setting=self._setting,
-            events=tuple(self.events),
-            models=tuple(model.model_dump() for model in self._models),
-            account=self._account.memory,
-            journal=written,
-            routes=tuple(route.memory for route in self.routes),
-            steering=None if self._live is None else self._live.memory,
-            hopeless=self._plan.hopeless,
-        )
-
-    def _facts(self, memory: SessionMemory, loop: Callable[[], Mapping[str, Plain]]) -> dict[str, Plain]:
-        return {
-            "step": self._step,
-            "case": self._plan.case.to_toml(),
-            "operators": signatures(self._plan.operators),
-            "hopeless": self._plan.hopeless,
-            "session": memory.to_plain(),
-            "loop": dict(loop()),
-        }
-
-    def _forget_future(self, since: SessionMemory) -> None:
-        """Delete samples, versions and rounds of what is to be done again: nobody may learn from the lost piece."""
-        from coupler.learning.registry import Registry
-        from coupler.learning.rounds import RoundFolder
-        from coupler.learning.store import SampleStore
-
-        registry = Registry(self.folder.models)
-        for (name, operator), learned in zip(self._plan.operators.items(), since.steering.learners, strict=True):
-            under_way = learned.began >= 0
-            RoundFolder(self.folder.models, name).forget_from(learned.rounds + (not under_way))
-            registry.forget_after(name, learned.latest)
-            SampleStore(self.folder.samples, name, operator.signature).rewind(since.step, stored=learned.rounds > 0)
-
-    def _resume(self, since: SessionMemory) -> None:
-        """Stand where the run stood at the end of the checkpoint's step. Collective: yes."""
-        assert self._plan.resumption is not None
-        checkpoint = self._plan.resumption.checkpoint
-        self._setting, self.events = since.setting, list(since.events)
-        self._models = [ModelSummary(**model) for model in since.models]
-        self._account.resume(since.account)
-        for index, (route, known) in enumerate(zip(self.routes, since.routes, strict=True)):
-            route.resume(known, on_first(self._nodes.job, partial(_accepted_in, checkpoint, index)))
-        total = on_first(self._nodes.job, lambda: checkpoint.array("sum"))
-        if len(total):
-            total = total.copy()
-            total[len(total) - WISHES :] = 0  # they have come true
-            self._reduction.resume(total)
-        if self._live is not None:
-            self._resume_steering(self._live, since)
-
-    def _resume_steering(self, steering: "Steering", since: SessionMemory) -> None:
-        from coupler.learning.samples import COLUMNS, SampleBatch
-
-        assert self._plan.resumption is not None
-        checkpoint, service = self._plan.resumption.checkpoint, self._service
-
-        def load() -> None:
-            for index, route in enumerate(self.routes):
-                for version in route.needed_versions:
-                    if service is not None:
-                        service.load(index, version)
-
-        on_first(self._nodes.job, load)
-        pending: list[SampleBatch | None] = [None] * len(self.routes)
-        if self._nodes.first:
-            pending = [
-                SampleBatch(**{column: checkpoint.array(f"samples/{name}/{column}") for column in COLUMNS})
-                for name in self._plan.operators
-            ]
-        together(self._nodes.job, lambda: steering.resume(since.steering, pending))
 
     def _switch_all_off(self, *, tell: bool) -> None:
         for index, route in enumerate(self.routes):
@@ -596,23 +443,3 @@ class Session:
                 self._models.append(
                     ModelSummary(operator=card.operator, version=card.version, step=event.step, sha256=card.sha256)
                 )
-
-
-def _memory_of(plan: SessionPlan) -> SessionMemory:
-    if plan.learns:  # what is kept of learning is told by these classes
-        from coupler.coupling import steering  # noqa: F401
-
-    assert plan.resumption is not None
-    return SessionMemory.from_plain(plan.resumption.checkpoint.facts["session"], plan.controller.rule)
-
-
-def _accepted_in(checkpoint: Checkpoint, index: int) -> dict[int, Remembered]:
-    """Give who was accepted last, of all ranks, by call; nobody where that makes no difference."""
-    if str(index) not in checkpoint.names("accepted"):
-        return {}
-    rows = checkpoint.array(f"accepted/{index}")
-    calls = {call: rows[rows[:, 0] == call] for call in np.unique(rows[:, 0]).tolist()}
-    return {
-        call: Remembered(int(some[0, 1]), some[:, 2].copy(), np.ones(len(some), np.bool_))
-        for call, some in calls.items()
-    }

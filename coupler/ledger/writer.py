@@ -100,7 +100,7 @@ class LedgerFile:
 
     def close(self) -> None:
         """Compress the last segment; another call of :meth:`append` would begin a new one."""
-        if self._open:
+        if self._open and any(self._segments[-1].values()):  # none of its rows may have come to the disk
             self._seal()
 
     def _segment(self, number: int) -> Path:

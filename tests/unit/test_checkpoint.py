@@ -8,10 +8,11 @@ import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -93,10 +94,9 @@ def test_what_cannot_be_kept_is_said_before_anything_is_written() -> None:
         to_plain(Thing(test_what_cannot_be_kept_is_said_before_anything_is_written))
 
 
-def put(shelf: Shelf, step: int, keep: int = 2, **arrays: np.ndarray) -> None:
-    columns = [
-        Column(name, lambda array=array: array) for name, array in (arrays or {"fields/u": FIELD * step}).items()
-    ]
+def put(shelf: Shelf, step: int, arrays: Mapping[str, np.ndarray] | None = None, keep: int = 2) -> None:
+    arrays = {"fields/u": FIELD * step} if arrays is None else arrays
+    columns = [Column(name, partial(np.asarray, array)) for name, array in arrays.items()]
     shelf.put(step, columns, lambda: {"step": step, "time": 0.5 * step}, keep)
 
 
@@ -106,7 +106,7 @@ def shelf(tmp_path: Path) -> Shelf:
 
 
 def test_arrays_and_facts_are_there_and_hdf5_can_read_them(shelf: Shelf) -> None:
-    put(shelf, 3, **{"fields/u": FIELD, "sum": np.arange(9), "empty": np.empty((0, 4))})
+    put(shelf, 3, {"fields/u": FIELD, "sum": np.arange(9), "empty": np.empty((0, 4))})
 
     found = Checkpoint.read(shelf.path(3))
 
@@ -229,7 +229,7 @@ def test_a_full_disk_leaves_the_checkpoints_before_and_no_half_one(shelf: Shelf)
     put(shelf, 10)
 
     with largest_file(200_000), pytest.raises(OSError, match="File too large") as full:
-        put(shelf, 20, u=np.ones(10**6))
+        put(shelf, 20, {"u": np.ones(10**6)})
 
     assert full.value.errno == errno.EFBIG
     assert [path.name for path in shelf.folder.iterdir()] == ["step-000000010.h5"]

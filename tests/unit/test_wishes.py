@@ -1,10 +1,11 @@
 """Wishes: what one rank wants all do at the same step, and a checkpoint's own cost makes it rare enough."""
 
+import time
+
 import numpy as np
 import pytest
 
 from coupler.config import RunSection
-from coupler.coupling import wishes
 from coupler.coupling.wishes import Wishes
 
 BY_STEP = RunSection(checkpoint_seconds=0.0, checkpoint_every=3)
@@ -13,7 +14,7 @@ BY_STEP = RunSection(checkpoint_seconds=0.0, checkpoint_every=3)
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     now = [0.0]
-    monkeypatch.setattr(wishes.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
     return now
 
 
