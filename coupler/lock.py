@@ -9,12 +9,16 @@ import fcntl
 import logging
 import os
 import socket
+import time
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 from coupler.errors import ConfigError
 
 _log = logging.getLogger("coupler.lock")
 _TAKEN = (errno.EACCES, errno.EAGAIN)
+_LOOK_SECONDS = 0.05
 
 
 class FolderLock:
@@ -53,3 +57,40 @@ class FolderLock:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+
+def await_free(path: Path, seconds: float) -> None:
+    """Wait until nobody holds a lock: whoever is about to be ended may still write.
+
+    Parameters
+    ----------
+    path : Path
+        The lock's file.
+    seconds : float
+        Longest wait [s].
+
+    Raises
+    ------
+    ConfigError
+        If somebody still holds it, who is named.
+
+    Collective: no.
+    """
+    ends = time.monotonic() + seconds
+    while True:
+        try:
+            FolderLock(path).release()
+        except ConfigError:
+            if time.monotonic() > ends:
+                raise
+            time.sleep(_LOOK_SECONDS)
+        else:
+            return

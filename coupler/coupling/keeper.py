@@ -18,12 +18,16 @@ from coupler.coupling.reduction import StepReduction
 from coupler.coupling.resumption import signatures
 from coupler.coupling.route import Route
 from coupler.coupling.wishes import NUMBERS as WISHES
+from coupler.lock import await_free
 from coupler.operator import Operator
 from coupler.runfolder import RunFolder
 
 if TYPE_CHECKING:
     from coupler.coupling.steering import Steering
     from coupler.serving.service import Service
+
+# What a killed run left is ended by its reaper within seconds [s].
+_TRAINER_SECONDS = 30.0
 
 
 class Keeper:
@@ -202,9 +206,10 @@ def forget_future(folder: RunFolder, operators: Mapping[str, Operator], since: S
     Collective: no; rank 0 does it.
     """
     from coupler.learning.registry import Registry
-    from coupler.learning.rounds import RoundFolder
+    from coupler.learning.rounds import TRAINING_LOCK, RoundFolder
     from coupler.learning.store import SampleStore
 
+    await_free(folder.models / TRAINING_LOCK, _TRAINER_SECONDS)
     registry = Registry(folder.models)
     for (name, operator), learned in zip(operators.items(), since.steering.learners, strict=True):
         under_way = learned.began >= 0

@@ -8,6 +8,9 @@ from pydantic import BaseModel, ConfigDict
 from coupler.atomic import creating
 from coupler.errors import CouplerError
 
+TRAINING_LOCK = ".training"
+"""The file in the models' folder whose lock a trainer holds while it trains."""
+
 
 class RoundOutcome(BaseModel):
     """How a training round ended.
