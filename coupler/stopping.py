@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any, Self
@@ -13,9 +14,12 @@ RESUME_ME = os.EX_TEMPFAIL
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 """Signals that ask a run to stop: what batch systems send at the end of the time, and what they can be told to send."""
 
+# Launchers send SIGTERM twice in a row; whoever sends it again so much later means it [s].
+_PATIENCE_SECONDS = 5.0
+
 
 class StopSignals:
-    """While it is entered, a signal asks instead of ending the process; the same SIGTERM again ends it.
+    """While it is entered, a signal asks instead of ending the process; SIGTERM some seconds later ends it.
 
     Parameters
     ----------
@@ -26,7 +30,7 @@ class StopSignals:
     def __init__(self, ask: Callable[[], None]) -> None:
         self._ask = ask
         self._before: dict[int, Any] = {}
-        self._asked: set[int] = set()
+        self._asked_at: float | None = None
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():  # nobody else is told of signals
@@ -41,11 +45,12 @@ class StopSignals:
         self._before = {}
 
     def _take(self, number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGTERM and number in self._asked:
+        if self._asked_at is None:
+            self._asked_at = time.monotonic()
+        elif number == signal.SIGTERM and time.monotonic() - self._asked_at > _PATIENCE_SECONDS:
             before = self._before.get(number, signal.SIG_DFL)
             if callable(before):
                 before(number, frame)
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
-        self._asked.add(number)
         self._ask()
