@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # What every batch script does once it knows its job: launch/job.sh CASE.toml [--set section.key=value ...]
 #
-#   COUPLER_JOB      name of the run's folder below runs/, the same when the job comes again
+#   COUPLER_JOB      name of the run's folder, the same when the job comes again
+#   COUPLER_RUNS     where that folder lies, such as a disk for large files; runs
 #   COUPLER_RANKS    ranks
 #   COUPLER_NODES    nodes of the job, as launch/ray_cluster.sh takes them
 #   COUPLER_SERVERS  ray.servers of the case, where the job decides it: a resource of some of its nodes
@@ -14,7 +15,7 @@ case=${1:?"job.sh: name a case"}
 shift
 read -ra nodes <<<"$COUPLER_NODES"
 settings=("$@")
-folder=runs/$COUPLER_JOB
+folder=${COUPLER_RUNS:-runs}/$COUPLER_JOB
 if [[ -n ${COUPLER_SERVERS:-} ]]; then
   settings+=(--set "ray.servers=$COUPLER_SERVERS")
 fi

@@ -6,10 +6,12 @@
 
 asked="" # the signal that came; empty until then
 child=""
+interrupted=""
 status=0
 
 pass_on() {
   asked=$1
+  interrupted=yes
   if [[ -n $child ]]; then
     kill -s "$2" "$child" 2>/dev/null || true
   fi
@@ -18,16 +20,17 @@ trap 'pass_on USR1 USR1' USR1
 trap 'pass_on TERM USR1' TERM
 trap 'pass_on INT TERM' INT
 
-# Run a command to its end and leave its exit code in $status. A signal interrupts bash's wait, hence the loop.
+# Run a command to its end and leave its exit code in $status. A signal interrupts bash's wait, which then gives the
+# signal's number instead of the code; asked again, it gives the code, also of a child that has ended meanwhile.
 run_child() {
   "$@" &
   child=$!
   if [[ -n $asked ]]; then
     kill -s USR1 "$child" 2>/dev/null || true # it came before there was anybody to tell
   fi
-  status=0
-  wait "$child" || status=$?
-  while ((status > 128)) && kill -0 "$child" 2>/dev/null; do
+  interrupted=yes
+  while [[ -n $interrupted ]]; do
+    interrupted=""
     status=0
     wait "$child" || status=$?
   done

@@ -26,7 +26,7 @@ def examine_ray() -> list[Finding]:
     """
     address = os.environ.get("RAY_ADDRESS", "")
     findings = [_import(), _cluster(address)]
-    if address and address != "local":
+    if address not in ("", "local"):
         findings.append(_token(Path.home() / ".ray" / "auth_token"))
     else:
         findings += [_folder(Path("/tmp")), _loopback()]
