@@ -13,7 +13,8 @@ from coupler.doctor.finding import Finding
 _SUBJECT = "mpirun"
 _SAY_SECONDS = 10.0
 # Families of MPI: how `mpirun --version` of each names itself. MPICH, Intel MPI and MVAPICH start each other's ranks.
-_FAMILIES = (("Open MPI", ("Open MPI",)), ("MPICH", ("HYDRA", "MPICH", "Intel(R) MPI", "mvapich")))
+OPEN_MPI = "Open MPI"
+_FAMILIES = ((OPEN_MPI, ("Open MPI",)), ("MPICH", ("HYDRA", "MPICH", "Intel(R) MPI", "mvapich")))
 _MPICH_LIKE = ("MPICH", "Intel MPI", "MVAPICH", "MVAPICH2", "Cray MPICH")
 
 
@@ -59,7 +60,7 @@ def examine_launcher(vendor: str, version: str, built: str) -> Finding:
     found = f"{launcher.path}, {launcher.family or 'of an unknown kind'} {launcher.version}; {library}".strip()
     own_first = f'export PATH="{Path(sys.executable).parent}:$PATH"'
     if launcher.family and launcher.family != family_of(vendor):
-        abi = "openmpi" if launcher.family == "Open MPI" else "mpich"
+        abi = "openmpi" if launcher.family == OPEN_MPI else "mpich"
         return Finding(
             _SUBJECT,
             "wrong",
@@ -67,7 +68,7 @@ def examine_launcher(vendor: str, version: str, built: str) -> Finding:
             f"{own_first} and pip install {_package_of(vendor)}; or, to use that mpirun's library, export "
             f"MPI4PY_MPIABI={abi}",
         )
-    if launcher.family == "Open MPI" and _main_version(launcher.version) != _main_version(version):
+    if launcher.family == OPEN_MPI and _main_version(launcher.version) != _main_version(version):
         return Finding(_SUBJECT, "wrong", f"{found}: another main version", own_first)
     return Finding(_SUBJECT, "ok", found)
 
@@ -75,8 +76,15 @@ def examine_launcher(vendor: str, version: str, built: str) -> Finding:
 def find_launcher() -> Launcher | None:
     """Ask the mpirun on PATH who it is; None if there is none."""
     path = shutil.which("mpirun")
-    if path is None:
-        return None
+    return None if path is None else _ask(path)
+
+
+def family_of_launcher(path: str) -> str:
+    """Ask an mpirun of which family it is; empty if it does not say."""
+    return _ask(path).family
+
+
+def _ask(path: str) -> Launcher:
     try:
         # Without the variables of a job that this may be in: some launchers would believe to be started by themselves.
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("PMI", "OMPI_", "PRTE_"))}
