@@ -216,7 +216,11 @@ def _start_ranks(ranks: int, arguments: list[str]) -> int:
     mpirun = shutil.which("mpirun") or shutil.which("mpirun", path=str(Path(sys.executable).parent))
     if mpirun is None:
         raise ConfigError("--ranks starts mpirun, which is not on PATH: load your MPI, or type mpirun -n N yourself.")
-    crowded = ["--oversubscribe"] if ranks > len(os.sched_getaffinity(0)) else []
+    from coupler.doctor.launcher import OPEN_MPI, family_of_launcher
+
+    # Only Open MPI refuses more ranks than cores, and only it knows the word.
+    more = ranks > len(os.sched_getaffinity(0)) and family_of_launcher(mpirun) == OPEN_MPI
+    crowded = ["--oversubscribe"] if more else []
     command = [mpirun, *crowded, "-n", str(ranks), sys.executable, "-m", "coupler", *arguments]
     # What one process needs no messages for, several do: see _keep_to_itself.
     surroundings = {name: value for name, value in os.environ.items() if (name, value) != ("OMPI_MCA_btl", "self")}

@@ -97,7 +97,7 @@ class Cluster:
 
         _check_reachable(address)
         try:
-            with _environment(_PATIENT):
+            with ray_environment(_PATIENT):
                 ray.init(
                     address=address,
                     log_to_driver=False,
@@ -116,14 +116,14 @@ class Cluster:
 
     def _start_embedded(self) -> None:
         folder = Path(tempfile.mkdtemp(prefix="coupler-ray-", dir="/tmp"))  # short: Unix sockets allow 107 bytes
-        with _environment({}):
+        with ray_environment({}):
             self._reaper = Reaper(folder)
         token = folder / "token"
         token.touch(mode=0o600)
         token.write_text(secrets.token_hex(32))
         # The driver reads these at every later call, so they stay until close.
         os.environ.update(zip(_AUTH, ("token", str(token)), strict=True))
-        with _environment(_EMBEDDED), all_cores() as cores:
+        with ray_environment(_EMBEDDED), all_cores() as cores:
             import ray
 
             ray.init(
@@ -135,7 +135,7 @@ class Cluster:
                 object_store_memory=_OBJECT_STORE_BYTES,
                 namespace=_namespace(),
                 _node_ip_address="127.0.0.1",
-                _temp_dir=str(folder),
+                _temp_dir=str(folder / "ray"),  # Ray lets everybody write where it works: below a folder of ours alone
             )
 
 
@@ -180,8 +180,8 @@ def _namespace() -> str:
 
 
 @contextmanager
-def _environment(extra: Mapping[str, str]) -> Iterator[None]:
-    """Environment for what Ray starts: without MPI's variables, able to import this very package."""
+def ray_environment(extra: Mapping[str, str]) -> Iterator[None]:
+    """Surround what Ray starts: without MPI's variables, able to import this very package."""
     before = dict(os.environ)
     for name in before:
         if name.startswith(_MPI_PREFIXES):
