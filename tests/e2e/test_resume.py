@@ -115,15 +115,15 @@ def test_a_run_killed_in_mid_training_goes_on_to_the_same_bits(
     assert (said in " ".join(finished.stdout.split())) == damaged
     assert outcome(folder) == outcome(reference.path)
     assert outcome(folder)["decisions"]["accepted"] > 0
-    again, before = RunFiles(folder), reference
-    assert [line["step"] for line in again.metrics] == [line["step"] for line in before.metrics] == list(range(1, 61))
-    assert [line["loss_bound"] for line in again.metrics] == [line["loss_bound"] for line in before.metrics]
-    steps = ("step", "version", "threshold", "bound", "scores")
-    for name in steps:
-        np.testing.assert_array_equal(Ledger(folder).steps[name], Ledger(before.path).steps[name])
-    assert again.ledger["reasons"].sum() == before.ledger["reasons"].sum()
-    pictures, undisturbed = (read_recording(path / "fields.h5") for path in (folder, before.path))
-    assert pictures.steps == undisturbed.steps
+    again = RunFiles(folder)
+    for name in ("step", "loss_bound", "threshold", "version"):
+        assert [line[name] for line in again.metrics] == [line[name] for line in reference.metrics]
+    assert [line["step"] for line in again.metrics] == list(range(1, 61))
+    for name in ("step", "version", "threshold", "bound", "scores"):
+        np.testing.assert_array_equal(Ledger(folder).steps[name], Ledger(reference.path).steps[name])
+    assert again.ledger["reasons"].sum() == reference.ledger["reasons"].sum()
+    pictures = [read_recording(path / "fields.h5").steps for path in (folder, reference.path)]
+    assert pictures[0] == pictures[1]
     assert not (folder / "checkpoints").exists()
 
 
