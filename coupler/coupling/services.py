@@ -1,7 +1,9 @@
 """Starting and stopping what ranks share: arenas, servers, relays, the trainer, and each rank's lines to them."""
 
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+import signal
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import torch
@@ -88,7 +90,8 @@ class NodeServices:
     def _connect(self, case: Case, started: ExitStack) -> Cluster | None:
         if not self._nodes.first:
             return None
-        cluster = Cluster(case.ray.address, 1 if case.exchange.transport == "inprocess" else self._nodes.count)
+        with _signals_kept():
+            cluster = Cluster(case.ray.address, 1 if case.exchange.transport == "inprocess" else self._nodes.count)
         started.callback(cluster.close)
         return cluster
 
@@ -175,6 +178,22 @@ class OwnLines:
             load_as_agreed(predictor, self._registry, self._registry.card(name, version), route.needed_versions)
 
         return InProcessTransport(shape, predictor.predict, load)
+
+
+@contextmanager
+def _signals_kept() -> Iterator[None]:
+    """Start Ray without its ideas of signals.
+
+    It takes SIGTERM over, in this process too. And a batch system signals every process of a job: what Ray starts
+    inherits that SIGUSR1 is not delivered, so the servers live until the checkpoint is written.
+    """
+    mask, asked = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1]), signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, asked)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def _slot_shape(index: int, route: Route, elements: int) -> SlotShape:

@@ -3,13 +3,15 @@
 import logging
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import ray
 import torch
 
-from coupler.learning.rounds import RoundFolder, RoundOutcome
+from coupler.learning.rounds import TRAINING_LOCK, RoundFolder, RoundOutcome
 from coupler.learning.trainer import TrainingTask, train
+from coupler.lock import FolderLock
 
 _log = logging.getLogger("coupler")
 
@@ -37,6 +39,11 @@ class TrainingActor:
 
         The outcome is published last: whoever sees it may ask any server for the version it names.
         """
+        # A run that is resumed waits until nobody trains any more for the one that was killed.
+        with FolderLock(Path(task.models) / TRAINING_LOCK):
+            self._train(operator, number, task)
+
+    def _train(self, operator: int, number: int, task: TrainingTask) -> None:
         outcome = train(task)
         if outcome.candidate is not None:
             self._load(operator, outcome.candidate.version, task.needed)
