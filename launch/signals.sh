@@ -32,6 +32,7 @@ run_child() {
   while [[ -n $interrupted ]]; do
     interrupted=""
     status=0
+    # shellcheck disable=SC2034 # for whoever sources this
     wait "$child" || status=$?
   done
   child=""
