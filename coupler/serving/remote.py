@@ -43,7 +43,7 @@ class Heading(NamedTuple):
 
 
 class RemoteServer:
-    """Answers one question per call; a Ray actor with one thread for that and one for loading.
+    """Answers one question per call; a Ray actor with one thread for that, one for loading, one to be ended by.
 
     Parameters
     ----------
@@ -64,6 +64,10 @@ class RemoteServer:
     def load(self, operator: int, version: int, needed: Sequence[int] = ()) -> None:
         """Load a version from the registry; relays may ask for it once this has returned."""
         self._models.load(operator, version, needed)
+
+    def leave(self) -> None:
+        """End the process. Whoever asked for it sees the actor die, and by then the process is gone."""
+        os._exit(0)
 
     def answer(self, heading: Heading, parts: Sequence[Floats]) -> tuple[float, Floats]:
         """Answer a question from the object store.

@@ -23,7 +23,8 @@ class ServerReport:
 
 
 class Server:
-    """Answers questions in the arena until asked to stop; a Ray actor with one thread for that and one for loading.
+    """Answers questions in the arena until asked to stop; a Ray actor with one thread for that, one for loading, one to
+    be ended by.
 
     Parameters
     ----------
@@ -53,6 +54,10 @@ class Server:
         """Load a version from the registry; ranks may ask for it once this has returned."""
         self._models.load(operator, version, needed)
         self._desk.learn(self._models.routines())
+
+    def leave(self) -> None:
+        """End the process. Whoever asked for it sees the actor die, and by then the process is gone."""
+        os._exit(0)
 
     def serve(self) -> None:
         """Answer whoever is ready until the arena says stop: what needs Python in one forward per operator and version.

@@ -14,6 +14,8 @@ from coupler.serving.placement import CoreMap, Home, Places, RayNode, assign, fi
 
 # Longest wait for the actors to start: a first import of torch from a cold network file system is slow [s].
 _START_SECONDS = 180.0
+# Longest wait for them to end [s]; after that they are killed, and a moment later are gone.
+_LEAVE_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -112,9 +114,15 @@ class Service:
         return None
 
     def close(self) -> None:
-        """End servers, relays and trainer."""
+        """End servers, relays and trainer; on a cluster that goes on, nothing of the run does when this returns.
+
+        They end themselves: Ray calls an actor dead as soon as it has told it to die, its process may outlive that.
+        """
         import ray
 
+        leaving = [actor.leave.remote() for actor in self._actors]
+        if leaving:
+            ray.wait(leaving, num_returns=len(leaving), timeout=_LEAVE_SECONDS)
         for actor in self._actors:
             ray.kill(actor)
         self._actors.clear()
@@ -143,12 +151,12 @@ class Service:
         cores: tuple[int, ...] = ()
         if node in places.homes:
             cores = _cores(self._plan.nodes[places.homes.index(node)])
-        return self._actor(RemoteServer, node, self._plan.models, cores, threads=2)
+        return self._actor(RemoteServer, node, self._plan.models, cores, threads=3)
 
     def _start_server(self, place: RayNode, node: NodePlan) -> Any:
         from coupler.serving.server import Server
 
-        return self._actor(Server, place, node.arena, self._plan.models, _cores(node), node.cores.crowded, threads=2)
+        return self._actor(Server, place, node.arena, self._plan.models, _cores(node), node.cores.crowded, threads=3)
 
     def _start_relay(self, place: RayNode, node: NodePlan, asked: Sequence[Any]) -> Any:
         from coupler.serving.relay import Relay
@@ -160,7 +168,7 @@ class Service:
         from coupler.serving.training import TrainingActor
 
         models = self._plan.models
-        return self._actor(TrainingActor, place, servers, _cores(self._plan.nodes[0]), models.threads, threads=1)
+        return self._actor(TrainingActor, place, servers, _cores(self._plan.nodes[0]), models.threads, threads=2)
 
     def _actor(self, kind: type, node: RayNode, *arguments: object, threads: int) -> Any:
         """Start an actor on a node, without a share of Ray's GPUs, or Ray would hide the others from torch."""

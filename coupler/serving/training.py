@@ -2,6 +2,7 @@
 
 import logging
 import os
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ _log = logging.getLogger("coupler")
 
 
 class TrainingActor:
-    """Trains one candidate at a time.
+    """Trains one candidate at a time; a Ray actor with one thread for that, one to be ended by.
 
     Parameters
     ----------
@@ -31,12 +32,21 @@ class TrainingActor:
         os.sched_setaffinity(0, cores)
         torch.set_num_threads(threads)
         self._servers = servers
+        self._training = threading.Lock()
+
+    def leave(self) -> None:
+        """End the process. Whoever asked for it sees the actor die, and by then the process is gone."""
+        os._exit(0)
 
     def train(self, operator: int, number: int, task: TrainingTask) -> None:
         """Train a candidate, load it into every server, then publish the round's outcome.
 
         The outcome is published last: whoever sees it may ask any server for the version it names.
         """
+        with self._training:
+            self._train(number, operator, task)
+
+    def _train(self, number: int, operator: int, task: TrainingTask) -> None:
         outcome = train(task)
         if outcome.candidate is not None:
             self._load(operator, outcome.candidate.version, task.needed)
