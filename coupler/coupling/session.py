@@ -232,6 +232,8 @@ class Session:
         self._start_reduction(held)
         self._take_in(self._step + 1)
         self._read()
+        if self._steering is not None:
+            results = replace(results, events=[*results.events, *self._last_events()])
         seconds = self._stopwatch.seconds
         results = replace(results, loop_seconds=self._stopwatch.total - seconds["setup"] - seconds["twin"])
         with self._stopwatch.timing("io"):
@@ -247,6 +249,13 @@ class Session:
             summary.write(self.folder.summary)
         self._nodes.close()
         return summary
+
+    def _last_events(self) -> list[Event]:
+        """Note what happened since the last step; it is said of the step that would have come next."""
+        assert self._steering is not None
+        events = self._steering.last_events(self._step)
+        self._note(events)
+        return events
 
     def results(self) -> Results:
         """Give what the session knows of itself for the summary; the loop adds what it knows."""
@@ -288,6 +297,7 @@ class Session:
         from coupler.coupling.learner import Learner, LearnerPlan
         from coupler.coupling.services import NodeServices
         from coupler.coupling.steering import Steering
+        from coupler.coupling.upkeep import Upkeep
         from coupler.learning.registry import Registry
 
         plan = self._plan
@@ -300,10 +310,11 @@ class Session:
         services = NodeServices(plan.case, self._nodes, routes, plan.elements, self.folder.models)
         started.callback(services.close)
         learners = [
-            Learner(LearnerPlan(index, name, plan.case, self.folder), route, self._nodes, services.service)
+            Learner(LearnerPlan(index, name, plan.case, self.folder), route, self._nodes, services.supervision)
             for index, (name, route) in enumerate(routes.items())
         ]
-        return Steering(plan.case, self._nodes, self.routes, learners, Registry(self.folder.models))
+        upkeep = Upkeep(self._nodes.job, self.routes, services.supervision)
+        return Steering(plan.case, self._nodes, self.routes, learners, Registry(self.folder.models), upkeep)
 
     def _start_sharing(self) -> list[Bench]:
         """Make the benches on which truth is shared, where it may be; a node that cannot have them goes without."""

@@ -36,6 +36,11 @@ class Reaper:
             start_new_session=True,
         )
 
+    @property
+    def alive(self) -> bool:
+        """Whether it is there to do its work."""
+        return self._process.poll() is None
+
     def close(self) -> None:
         """Let the reaper do its work now and wait until it is done."""
         assert self._process.stdin is not None
