@@ -7,7 +7,7 @@ RIVALS := $(VENV)/.rivals
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test lint bench validation clean
+.PHONY: help env demo test lint bench validation chaos clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -31,6 +31,11 @@ bench: $(RIVALS) ## the benchmarks, side by side with their rivals
 
 validation: env ## comparisons with reference values, the long ones too, and their table
 	pytest -m "reference or validation"
+
+FAULTS ?= 300
+SEED ?= 1
+chaos: env ## kill and stop processes of real runs at random: make chaos FAULTS=300 SEED=1
+	python -m benchmarks.harness.chaos --faults $(FAULTS) --seed $(SEED)
 
 clean: ## remove the environment, caches and build leftovers; runs stay
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -113,10 +113,10 @@ class SharedTransport(Transport):
         An arena that was dismissed has no other one to come: nobody waits for it.
         """
         ends = time.monotonic() + patience
-        while int(self._arena.server_pid[0]) == self._pid:
-            if self._arena.stop[0] or time.monotonic() >= ends:
-                return False
+        while not self._arena.stop[0] and int(self._arena.server_pid[0]) == self._pid and time.monotonic() < ends:
             time.sleep(_LOOK_SECONDS)
+        if self._arena.stop[0] or int(self._arena.server_pid[0]) == self._pid:
+            return False
         self._server.close()
         self._pid = int(self._arena.server_pid[0])
         self._server = _ProcessWatch(self._pid)

@@ -48,6 +48,8 @@ class Service:
         self._started: list[Any] = []
         self._places: dict[str, RayNode] = {}
         self._own = cluster.own_node()
+        self._given_up: set[int] = set()
+        self._relays: list[Post] = []
         with ExitStack() as failed:
             failed.callback(self.close)
             self._remote, self._doors, self._trainer = self._posts(self._first_places())
@@ -81,6 +83,12 @@ class Service:
         self.rounds.look()
         return notices
 
+    def unanswered(self) -> list[int]:
+        """Give the nodes whose arena nobody will answer any more, each once; numbered as in the plan."""
+        new = [place for place, post in enumerate(self._doors) if post.given_up and place not in self._given_up]
+        self._given_up.update(new)
+        return new
+
     def close(self) -> None:
         """End servers, relays and trainer; on a cluster that goes on, nothing of the run does when this returns.
 
@@ -111,7 +119,6 @@ class Service:
     def _posts(self, places: Places) -> tuple[list[Post], list[Post], Post]:
         remote = [self._remote_post(node, places) for node in places.remote]
         doors: list[Post] = []
-        self._relays: list[Post] = []
         # Where ranks run the model themselves nobody is asked, and the pairs end at once.
         for node, place, asked in zip(self._plan.nodes, places.homes, places.asked, strict=False):
             if asked:
@@ -137,8 +144,10 @@ class Service:
 
         def start() -> Any:
             servers = [post.actor for post in asked if post.actor is not None]
+            if all(post.given_up for post in asked):
+                raise CouplerError("no server is left that it could ask")
             if not servers:
-                return None  # it would have nobody to ask
+                return None  # it would have nobody to ask yet
             given = (node.arena, servers, self._plan.models.models, _cores(node), node.cores.crowded)
             return self._actor(Relay, self._home(name, node, place), *given, threads=2)
 

@@ -8,14 +8,27 @@ import logging
 import os
 import signal
 import sys
+import threading
 import time
+from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 from coupler.errors import CouplerError
-from coupler.records import Notice
 from coupler.serving.cluster import Cluster
-from coupler.serving.messages import Alive, Broken, Connected, End, Refused, Serve, Serving, Train, TrainingFailed, Want
+from coupler.serving.messages import (
+    Alive,
+    Broken,
+    Connected,
+    End,
+    Refused,
+    Serve,
+    Serving,
+    Train,
+    TrainingFailed,
+    Unanswered,
+    Want,
+)
 from coupler.serving.service import Service
 
 _log = logging.getLogger("coupler")
@@ -34,6 +47,7 @@ class Supervisor:
 
     def __init__(self, line: Connection) -> None:
         self._line = line
+        self._saying, self._ending = threading.Lock(), threading.Event()
         self._said_at = 0.0
 
     def run(self, address: str | None, spans: int, folder: Path) -> None:
@@ -47,10 +61,10 @@ class Supervisor:
         try:
             cluster = Cluster(address, spans, folder)
         except CouplerError as error:
-            self._line.send(Refused.because_of(error))
+            self._say(Refused.because_of(error))
             return
         try:
-            self._line.send(Connected(cluster.head))
+            self._say(Connected(cluster.head))
             self._serve(cluster)
         except (EOFError, BrokenPipeError, ConnectionResetError):
             _log.warning("rank 0 is gone")
@@ -61,27 +75,35 @@ class Supervisor:
         message = self._line.recv()
         if not isinstance(message, Serve):
             return
+        watching = threading.Thread(target=self._watch, args=(cluster, message.plan.care.silence), daemon=True)
+        watching.start()
         try:
             service = Service(cluster, message.plan)
         except CouplerError as error:
-            self._line.send(Refused.because_of(error))
+            self._say(Refused.because_of(error))
             return
-        self._line.send(Serving())
+        self._say(Serving())
         try:
-            self._look_after(cluster, service, message.plan.care.silence)
+            self._look_after(service)
         finally:
-            if not cluster.broken(0.0):
-                service.close()
+            self._ending.set()
+            service.close()
 
-    def _look_after(self, cluster: Cluster, service: Service, silence: float) -> None:
+    def _watch(self, cluster: Cluster, silence: float) -> None:
+        """End this process when Ray as a whole is of no use any more: whoever waits for it would wait for long."""
+        while not (why := cluster.broken(silence)):
+            if self._ending.wait(_LOOK_SECONDS):
+                return
+        self._say(Broken(why))
+        os._exit(1)
+
+    def _look_after(self, service: Service) -> None:
         while True:
             if self._line.poll(_LOOK_SECONDS) and not self._obey(self._line.recv(), service):
                 return
-            why = cluster.broken(silence)
-            if why:
-                self._line.send(Broken(why))
-                return
-            self._tell(service.look(), service.rounds.failures())
+            notices = service.look()
+            failures = [TrainingFailed(operator, why) for operator, why in service.rounds.failures().items()]
+            self._tell([*notices, *failures, *map(Unanswered, service.unanswered())])
 
     def _obey(self, message: object, service: Service) -> bool:
         """Do what rank 0 says, and say whether to go on."""
@@ -91,13 +113,16 @@ class Supervisor:
             service.want(message.wanted)
         return not isinstance(message, End)
 
-    def _tell(self, notices: list[Notice], failures: dict[int, str]) -> None:
-        messages: list[object] = [*notices, *(TrainingFailed(operator, why) for operator, why in failures.items())]
+    def _tell(self, messages: Sequence[object]) -> None:
         if not messages and time.monotonic() - self._said_at > ALIVE_SECONDS:
             messages = [Alive()]
         for message in messages:
-            self._line.send(message)
+            self._say(message)
             self._said_at = time.monotonic()
+
+    def _say(self, message: object) -> None:
+        with self._saying:
+            self._line.send(message)
 
 
 def main() -> None:
