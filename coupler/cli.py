@@ -1,4 +1,4 @@
-"""The command line: ``coupler run``, ``replay``, ``check``, ``explain``, ``doctor``, ``bench``."""
+"""The command line: ``coupler run``, ``resume``, ``replay``, ``check``, ``explain``, ``doctor``, ``bench``."""
 
 import os
 import shutil
@@ -15,13 +15,17 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from coupler.atomic import storage_failure
 from coupler.config import explain as explain_keys
 from coupler.config import read_case
 from coupler.errors import ConfigError, CouplerError
+from coupler.stopping import RESUME_ME
+from coupler.summary import STOPPED
 
 if TYPE_CHECKING:
     from coupler.bench import Row
     from coupler.config import ControllerSection
+    from coupler.simulation import Simulation
     from coupler.summary import Summary
 
 USER_MISTAKE = 2
@@ -67,19 +71,29 @@ def run(
     effective = read_case(case, settings)
     from coupler.simulation import Simulation
 
-    simulation = Simulation(effective, out=out)
-    first = simulation.grid.rank == 0
-    if first:
-        _console.print(escape(repr(simulation)))
-    summary = simulation.run()
-    folder = simulation.coupling.folder.path
-    simulation.close()
-    if first:
-        if effective.output.pictures:
-            from coupler.report import draw
+    _run(Simulation(effective, out=out))
 
-            draw(folder)
-        _print_summary(summary, folder, effective.controller)
+
+@app.command()
+def resume(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="the folder of an unfinished run")],
+    settings: Annotated[
+        list[str], typer.Option("--set", metavar="SECTION.KEY=VALUE", help="override a key that may change")
+    ] = [],  # noqa: B006
+) -> None:
+    """Go on with a run from its last checkpoint, alone or under mpirun on any number of ranks."""
+    _share_the_node()
+    if not (folder / "case.toml").is_file():
+        raise ConfigError(f"{folder} is no run folder: it has no case.toml. Give the folder of a run.")
+    effective = read_case(folder / "case.toml", settings)
+    from coupler.simulation import Simulation
+
+    if effective.kernel.name is None:
+        raise ConfigError(
+            f"The run in {folder} had a loop of its own, which only its script has: type "
+            f'Coupling(..., resume="{folder}") there, and run it.'
+        )
+    _run(Simulation(effective, resume=folder))
 
 
 @app.command()
@@ -169,7 +183,7 @@ def bench(
 def main() -> None:
     """Run the command line: one sentence and exit code 2 for a user's mistake, an abort of all ranks for ours."""
     sys.path.insert(0, str(Path.cwd()))  # as `python -m coupler` does: my_kernel:MyKernel may be here
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, _interrupt)
     _keep_to_itself()
     try:
@@ -180,7 +194,9 @@ def main() -> None:
         if isinstance(ended.code, int) and ended.code > _SIGNALLED:
             _abort("", ended.code)  # this rank was interrupted; the others may not have been
         raise
-    except Exception:
+    except Exception as error:
+        if said := storage_failure(error):
+            _abort(f"coupler: {said}", USER_MISTAKE)
         _abort(traceback.format_exc(), FAILED)
 
 
@@ -213,7 +229,11 @@ def _start_ranks(ranks: int, arguments: list[str]) -> int:
     mpirun = shutil.which("mpirun") or shutil.which("mpirun", path=str(Path(sys.executable).parent))
     if mpirun is None:
         raise ConfigError("--ranks starts mpirun, which is not on PATH: load your MPI, or type mpirun -n N yourself.")
-    crowded = ["--oversubscribe"] if ranks > len(os.sched_getaffinity(0)) else []
+    from coupler.doctor.launcher import OPEN_MPI, family_of_launcher
+
+    # Only Open MPI refuses more ranks than cores, and only it knows the word.
+    more = ranks > len(os.sched_getaffinity(0)) and family_of_launcher(mpirun) == OPEN_MPI
+    crowded = ["--oversubscribe"] if more else []
     command = [mpirun, *crowded, "-n", str(ranks), sys.executable, "-m", "coupler", *arguments]
     # What one process needs no messages for, several do: see _keep_to_itself.
     surroundings = {name: value for name, value in os.environ.items() if (name, value) != ("OMPI_MCA_btl", "self")}
@@ -222,6 +242,26 @@ def _start_ranks(ranks: int, arguments: list[str]) -> int:
 
 def _first_rank() -> bool:
     return next((os.environ[name] for name in _RANKS if name in os.environ), "0") == "0"
+
+
+def _run(simulation: "Simulation") -> None:
+    """Run a simulation, draw it and say what came of it; one that was asked to stop says how to go on."""
+    case, first = simulation.case, simulation.grid.rank == 0
+    if first:
+        _console.print(escape(repr(simulation)))
+    summary = simulation.run()
+    folder = simulation.coupling.folder.path
+    simulation.close()
+    if summary.status == STOPPED:
+        if first:
+            _console.print(f"stopped after step {summary.steps}, as asked; to go on: coupler resume {folder}")
+        raise typer.Exit(RESUME_ME)
+    if first:
+        if case.output.pictures:
+            from coupler.report import draw
+
+            draw(folder)
+        _print_summary(summary, folder, case.controller)
 
 
 def _part(message: str) -> NoReturn:

@@ -22,7 +22,7 @@ from coupler.controller import (
 )
 from coupler.controller.blending import band, mixed
 from coupler.controller.boxes import Boxes
-from coupler.controller.hysteresis import Hysteresis
+from coupler.controller.hysteresis import Hysteresis, Remembered
 from coupler.controller.repair import repair
 from coupler.coupling.call import CallRecord, Piece, StepSetting, Unanswered, id_ranges
 from coupler.coupling.counts import Counts, CountsShape
@@ -58,6 +58,25 @@ class _Spent:
     model: float = 0.0
     hidden: float = 0.0
     trial: float = 0.0
+
+
+@dataclass(frozen=True)
+class RouteMemory:
+    """What a route needs to go on, besides the versions themselves.
+
+    Parameters
+    ----------
+    state : ControllerState
+        The gate, the certificate's evidence, the alarms.
+    challenger : int
+        The version on trial.
+    off : bool
+        Whether the surrogate is switched off.
+    """
+
+    state: ControllerState
+    challenger: int
+    off: bool
 
 
 class Route:
@@ -262,6 +281,31 @@ class Route:
     def audit_rate(self) -> float:
         """Share of the decisions that is audited in this step."""
         return self.controller.audit_rate_now(self.state)
+
+    @property
+    def accepted(self) -> dict[int, Remembered]:
+        """What was accepted last, by call, for elements to be treated alike after a resumption."""
+        return self._hysteresis.accepted()
+
+    def resume(self, memory: RouteMemory, accepted: dict[int, Remembered]) -> None:
+        """Go on from what was known; what hangs on the version that answers is up to its succession.
+
+        Parameters
+        ----------
+        memory : RouteMemory
+            What was known.
+        accepted : dict
+            What was accepted last, of all ranks.
+
+        Collective: no.
+        """
+        self.state, self.challenger, self.off = memory.state, memory.challenger, memory.off
+        self._hysteresis.resume(accepted)
+
+    @property
+    def memory(self) -> RouteMemory:
+        """What is needed to go on."""
+        return RouteMemory(self.state, self.challenger, self.off)
 
     @property
     def setting(self) -> StepSetting:

@@ -69,7 +69,7 @@ class Segment:
 
         Collective: no.
         """
-        free = _available_bytes()
+        free = available_bytes()
         if size > free:  # asked first: the system would rather kill somebody than say so
             raise _no_room(size, f"{free / 2**20:.0f} MiB are free")
         descriptor = os.memfd_create(_NAME, os.MFD_CLOEXEC)
@@ -118,7 +118,7 @@ def whole_lines(size: int) -> int:
     return -(-size // LINE) * LINE
 
 
-def _available_bytes() -> int:
+def available_bytes() -> int:
     """Memory the system can give without taking it from somebody, swap left out."""
     for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
         name, _, amount = line.partition(":")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from coupler.errors import ConfigError
 from coupler.serving.daemons import Daemons
-from coupler.serving.environment import environment
+from coupler.serving.environment import ray_environment
 from coupler.serving.placement import RayNode, ray_nodes
 
 # Smallest object store Ray takes; nothing on the hot path goes through it.
@@ -104,7 +104,7 @@ class Cluster:
 
         _check_reachable(address)
         try:
-            with environment(_PATIENT):
+            with ray_environment(_PATIENT):
                 ray.init(
                     address=address,
                     log_to_driver=False,
@@ -127,7 +127,7 @@ class Cluster:
         token.write_text(secrets.token_hex(32))
         # The driver reads these at every later call, so they stay until close.
         os.environ.update(zip(_AUTH, ("token", str(token)), strict=True))
-        with environment(_EMBEDDED):
+        with ray_environment(_EMBEDDED):
             import ray
 
             ray.init(
@@ -139,7 +139,7 @@ class Cluster:
                 object_store_memory=_OBJECT_STORE_BYTES,
                 namespace=_namespace(),
                 _node_ip_address="127.0.0.1",
-                _temp_dir=str(folder),
+                _temp_dir=str(folder / "ray"),  # Ray lets everybody write where it works: below a folder of ours alone
             )
         self._daemons = Daemons(folder)
 

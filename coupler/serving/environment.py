@@ -12,7 +12,7 @@ _MPI_PREFIXES = ("OMPI_", "PMIX_", "PRTE_", "PMI_", "MPI_", "HYDRA_", "HYDI_")
 
 
 @contextmanager
-def environment(extra: Mapping[str, str]) -> Iterator[None]:
+def ray_environment(extra: Mapping[str, str]) -> Iterator[None]:
     """Set the environment for what is started inside, and set it back.
 
     Parameters

@@ -1,14 +1,16 @@
 """A household: a supervisor, its folder and its reaper, from rank 0's side. It ends as a whole, and leaves nothing."""
 
+import signal
 import subprocess
 import sys
 import tempfile
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from multiprocessing import Pipe
 from pathlib import Path
 from typing import Any
 
-from coupler.serving.environment import environment
+from coupler.serving.environment import ray_environment
 from coupler.serving.messages import Broken, End
 from coupler.serving.placement import all_cores
 from coupler.serving.reaper import Reaper
@@ -37,7 +39,7 @@ class Household:
         self._line, theirs = Pipe()
         descriptor = theirs.fileno()
         given = [str(self._folder), str(descriptor), str(spans), *([address] if address else [])]
-        with environment({}), all_cores(), self._log.open("wb") as log:
+        with ray_environment({}), all_cores(), _undisturbed(), self._log.open("wb") as log:
             self._reaper = Reaper(self._folder)
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "coupler.serving.supervisor", *given],
@@ -80,7 +82,7 @@ class Household:
     def mend(self) -> None:
         """Start another reaper, if the one that there was is gone."""
         if not self._reaper.alive:
-            with environment({}):
+            with ray_environment({}):
                 self._reaper = Reaper(self._folder)
 
     def ask_to_end(self) -> None:
@@ -104,3 +106,16 @@ class Household:
         except OSError:
             return ""
         return f": {words[-1]}" if words else ""
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Let what is started not have SIGUSR1 delivered.
+
+    A batch system signals every process of a job, and the servers must live until the checkpoint is written.
+    """
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)

@@ -45,7 +45,7 @@ class Reaper:
         return self._process.poll() is None
 
     def close(self) -> None:
-        """Have the work done now, and wait until it is; by whoever calls this if the reaper is gone or does not move."""
+        """Have the work done now, and wait until it is; here, if the reaper is gone or does not move."""
         assert self._process.stdin is not None
         self._process.stdin.close()
         try:

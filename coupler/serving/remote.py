@@ -61,12 +61,16 @@ class RemoteServer(Actor):
 
         self._columns = plan.columns
         self._models = Models(plan, cores)
-        for one in wanted:
-            self._models.fetch(one.operator, one.version)
+        self.prepare(wanted)
 
     def load(self, operator: int, version: int, needed: Sequence[int] = ()) -> None:
         """Load a version from the registry; relays may ask for it once this has returned."""
         self._models.load(operator, version, needed)
+
+    def prepare(self, wanted: Sequence[Wanted]) -> None:
+        """Load versions that are not there yet."""
+        for one in wanted:
+            self._models.fetch(one.operator, one.version)
 
     def answer(self, heading: Heading, parts: Sequence[Floats]) -> tuple[float, Floats]:
         """Answer a question from the object store.

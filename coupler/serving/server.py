@@ -46,15 +46,19 @@ class Server(Actor):
         self._arena = Arena.attach(address)
         self._arena.crowded[0] = crowded
         self._desk = Desk(self._arena, mapped=self._models.adopt)
-        for one in wanted:
-            self._models.fetch(one.operator, one.version)
-        self._desk.learn(self._models.routines())
+        self.prepare(wanted)
         take_over(self._arena)
 
     def load(self, operator: int, version: int, needed: Sequence[int] = ()) -> None:
         """Load a version from the registry; ranks may ask for it once this has returned."""
         self._models.load(operator, version, needed)
         self._desk.learn(self._models.routines())
+
+    def prepare(self, wanted: Sequence[Wanted]) -> None:
+        """Load versions that are not there yet."""
+        fetched = [self._models.fetch(one.operator, one.version) for one in wanted]
+        if any(fetched):
+            self._desk.learn(self._models.routines())
 
     def serve(self) -> None:
         """Answer whoever is ready until the arena says stop: what needs Python in one forward per operator and version.

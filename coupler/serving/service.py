@@ -73,8 +73,11 @@ class Service:
         ray.get(loading, timeout=START_SECONDS)
 
     def want(self, wanted: Sequence[Wanted]) -> None:
-        """Be told what servers that are started from now on must load before they are asked."""
+        """Be told which versions are asked from now on: servers load what they have not, now or when they start."""
         self._wanted = tuple(wanted)
+        for post in self._servers:
+            if post.held:
+                post.actor.prepare.remote(self._wanted)
 
     def look(self) -> list[Notice]:
         """See how all are, fill posts again that have become vacant, and give what has changed."""

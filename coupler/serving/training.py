@@ -4,6 +4,7 @@ import logging
 import os
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -47,11 +48,13 @@ class TrainingActor(Actor):
         servers : sequence of Ray actor handles
             Whom to have it loaded by; none if ranks load it themselves.
         """
-        from coupler.learning.rounds import RoundFolder, RoundOutcome
+        from coupler.learning.rounds import TRAINING_LOCK, RoundFolder, RoundOutcome
         from coupler.learning.trainer import TrainingTask, train
+        from coupler.lock import FolderLock
 
-        with self._training:
-            asked = TrainingTask.model_validate_json(task)
+        asked = TrainingTask.model_validate_json(task)
+        # A run that is resumed waits until nobody trains any more for the one that was killed.
+        with self._training, FolderLock(Path(asked.models) / TRAINING_LOCK):
             rounds = RoundFolder(asked.models, asked.operator)
             if rounds.published(number):  # a trainer before this one came so far
                 return

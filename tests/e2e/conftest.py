@@ -133,7 +133,7 @@ class Across:
 
     def __init__(self, hosts: Hosts, processes: "Processes") -> None:
         self.hosts, self.folder = hosts, processes.folder
-        self._processes = processes
+        self.processes = processes
         self._made: dict[tuple[str, tuple[int, ...], tuple[str, ...]], RunFiles] = {}
         self._numbers = itertools.count()
 
@@ -148,9 +148,9 @@ class Across:
 
     def start(self, case: str, ranks: Sequence[int], *settings: str) -> Started:
         """Start a run that a test does something to."""
-        folder = self._processes.folder / f"across-{next(self._numbers):02d}"
+        folder = self.processes.folder / f"across-{next(self._numbers):02d}"
         command = self.hosts.mpirun(ranks, [sys.executable, *arguments(case, folder, settings)])
-        return Started(self._processes.start(command, environment=self.hosts.environment), RunFiles(folder))
+        return Started(self.processes.start(command, environment=self.hosts.environment), RunFiles(folder))
 
 
 @pytest.fixture

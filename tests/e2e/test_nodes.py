@@ -1,7 +1,9 @@
 """Runs over two hosts of this machine, each with a network, memory, processes and temporary files of its own."""
 
+import json
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -172,6 +174,21 @@ def test_ranks_without_a_server_beside_them_cannot_share_memory_with_it(across: 
 
     assert finished.returncode == 2, finished.stdout
     assert 'exchange.transport = "shared", but host2 has ranks and no server' in finished.stdout
+
+
+def test_the_doctor_looks_at_both_hosts_and_between_them(across: "Across") -> None:
+    command = across.hosts.mpirun((1, 1), [sys.executable, "-m", "coupler", "doctor", "--json"])
+    surroundings = {**across.hosts.environment, "RAY_ADDRESS": across.hosts.ray_address}
+
+    finished = across.processes.run(command, timeout=2 * END_SECONDS, environment=surroundings)
+
+    rows = {row["subject"]: row for row in json.loads(finished.stdout[finished.stdout.index("[") :])}
+    assert finished.returncode == int(any(row["status"] == "wrong" for row in rows.values()))
+    assert rows["ranks"]["found"] == "2 on 2 nodes"
+    between = ("clocks", "ports between nodes", "shared folder", "locks between nodes")
+    assert {name: rows[name]["status"] for name in between} == dict.fromkeys(between, "ok")
+    assert {"cores of host1", "cores of host2"} <= rows.keys()
+    assert rows["Ray cluster"]["status"] == "ok"
 
 
 def patient(hurry: Path) -> tuple[str, ...]:

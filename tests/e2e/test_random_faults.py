@@ -1,4 +1,4 @@
-"""A few of the faults of ``make chaos``, always the same ones: no hang, nothing unreadable, nothing left, no other bits."""
+"""A few of the faults of ``make chaos``: no hang, nothing unreadable, nothing left, no other bits."""
 
 from pathlib import Path
 

@@ -74,13 +74,14 @@ class Fault:
     def __str__(self) -> str:
         lasts = "" if self.signal != "STOP" else " for good" if self.lasts == float("inf") else f" {self.lasts:.1f} s"
         mode = "deterministic" if self.deterministic else "asynchronous"
-        return f"{self.case} {mode} on {self.ranks}: {self.signal}{lasts} {self.victim.name.lower()} at {self.moment:.2f}"
+        what = f"{self.signal}{lasts} {self.victim.name.lower()}"
+        return f"{self.case} {mode} on {self.ranks}: {what} at {self.moment:.2f}"
 
 
 def draw(seed: int, count: int, cases: tuple[str, ...]) -> Iterator[Fault]:
     """Draw so many faults; the first ones are the same however many are drawn."""
     for number in range(count):
-        chance = random.Random(f"{seed}/{number}")  # noqa: S311, nothing is secret
+        chance = random.Random(f"{seed}/{number}")
         victim = chance.choice(list(Victim))
         sent = chance.choice(["KILL", "KILL", "STOP", "TERM"])
         for_good = victim not in FATAL and chance.random() < 0.5

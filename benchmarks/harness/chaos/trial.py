@@ -69,7 +69,8 @@ class Outcome:
     def to_json(self) -> dict[str, object]:
         """Give it as plain data."""
         lasts = self.fault.lasts if self.fault.lasts != float("inf") else "for good"
-        return {**asdict(self), "fault": {**asdict(self.fault), "lasts": lasts, "victim": self.fault.victim.name.lower()}}
+        fault = {**asdict(self.fault), "lasts": lasts, "victim": self.fault.victim.name.lower()}
+        return {**asdict(self), "fault": fault}
 
 
 def undisturbed(case: str, *, deterministic: bool, folder: Path, deadline: float) -> Undisturbed:
