@@ -9,7 +9,7 @@ MPICH_STAMP := $(MPICH)/.made
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-mpich lint audit bench validation clean
+.PHONY: help env demo test test-mpich lint audit bench validation chaos clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -42,6 +42,11 @@ bench: $(RIVALS) ## the benchmarks, side by side with their rivals
 
 validation: env ## comparisons with reference values, the long ones too, and their table
 	pytest -m "reference or validation"
+
+FAULTS ?= 300
+SEED ?= 1
+chaos: env ## kill and stop processes of real runs at random: make chaos FAULTS=300 SEED=1
+	python -m benchmarks.harness.chaos --faults $(FAULTS) --seed $(SEED)
 
 clean: ## remove the environment, caches and build leftovers; runs stay
 	rm -rf $(VENV) $(MPICH) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -34,6 +34,19 @@ _SIGNALLED = 128
 # A table of figures is never folded to the width of a terminal or a pipe.
 # What happened last is enough on a screen; summary.json has all of it.
 _MOST_EVENTS = 4
+# What of the events is said at the end; promotions are among the models.
+_TOLD = (
+    "switched-off",
+    "switched-on",
+    "alarm",
+    "server-lost",
+    "server-back",
+    "trainer-lost",
+    "trainer-back",
+    "ray-lost",
+    "ray-back",
+    "given-up",
+)
 _WIDEST_TABLE = 1000
 # Where launchers tell the processes they start which of them they are.
 _RANKS = ("OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK")
@@ -285,7 +298,7 @@ def _print_summary(summary: "Summary", folder: Path, section: "ControllerSection
     if section.twin_every:
         table.add_row("trajectory", sentence(summary.twins, section))
     table.add_row("models", ", ".join(f"v{model.version} at step {model.step}" for model in summary.models) or "none")
-    switches = [event for event in summary.events if event.kind in ("switched-off", "switched-on", "alarm")]
+    switches = [event for event in summary.events if event.kind in _TOLD]
     for event in switches[-_MOST_EVENTS:]:
         table.add_row(event.kind, f"at step {event.step}: {event.sentence}")
     table.add_row("seconds", f"{summary.seconds.total:.1f} in all, {summary.seconds.setup:.1f} of them set-up")

@@ -274,6 +274,19 @@ class RaySection(Section):
         "such as GPU: a server on every node of the cluster that has it",
         min_length=1,
     )
+    restarts: int = _key(
+        5,
+        "how often a server, a relay, the trainer, or Ray where the run has started it, is started again within "
+        "restart_window; what is lost once more stays away and the run goes on without it; 0: nothing is started again",
+        ge=0,
+    )
+    restart_window: Positive = _key(600.0, "time after which a restart does not count any more", unit="s")
+    silence: Positive = _key(
+        30.0,
+        "a server or trainer that does not answer its supervisor, or is at one question, for so long is ended and "
+        "started again",
+        unit="s",
+    )
 
 
 class OutputSection(Section):

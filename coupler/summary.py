@@ -104,7 +104,10 @@ class ModelSummary(_Record):
 
 
 class EventSummary(_Record):
-    """Something that happened to a model, or to the switch of a surrogate; ``step`` is the first it holds for."""
+    """Something that happened to a model, to the switch of a surrogate, or to the services.
+
+    ``step`` is the first it holds for; ``operator`` is empty where it is about all of them.
+    """
 
     operator: str
     step: int
@@ -148,6 +151,7 @@ class Summary(_Record):
     was resumed everything is of the whole run, except ``seconds``, costs and ``speedup_estimate``, which are of the
     piece since. ``decisions``, ``elements`` and ``certificate`` are of all operators together. ``wait_hidden_share`` is
     the share of the time between questions and answers, over all ranks, that nobody had to wait: audits ran meanwhile.
+    ``server_restarts`` counts how often a server, a relay, or Ray with all of them was started again.
     """
 
     status: str

@@ -21,10 +21,11 @@ from coupler.coupling.wishes import NUMBERS as WISHES
 from coupler.lock import await_free
 from coupler.operator import Operator
 from coupler.runfolder import RunFolder
+from coupler.serving.modelplan import Wanted
 
 if TYPE_CHECKING:
     from coupler.coupling.steering import Steering
-    from coupler.serving.service import Service
+    from coupler.serving.supervision import Supervision
 
 # What a killed run left is ended by its reaper within seconds [s].
 _TRAINER_SECONDS = 30.0
@@ -108,15 +109,15 @@ class Keeper:
 
         self._shelf.put(moment.step, columns, facts, self._plan.case.run.checkpoints)
 
-    def resume(self, since: SessionMemory, service: "Service | None") -> None:
+    def resume(self, since: SessionMemory, supervision: "Supervision | None") -> None:
         """Stand where a run stood; the future of then has been forgotten.
 
         Parameters
         ----------
         since : SessionMemory
             What was known.
-        service : Service or None
-            Loads the versions that answer; on rank 0, where there is one.
+        supervision : Supervision or None
+            Has the versions loaded that answer; on rank 0, where there is one.
 
         Collective: yes.
         """
@@ -130,14 +131,10 @@ class Keeper:
             total[len(total) - WISHES :] = 0  # they have come true
             self._reduction.resume(total)
         if self._steering is not None:
-            on_first(self._nodes.job, lambda: self._load_versions(service))
+            if supervision is not None:
+                numbered = enumerate(self._account.routes)
+                supervision.want([Wanted(place, one) for place, route in numbered for one in route.needed_versions])
             self._resume_steering(self._steering, since, checkpoint)
-
-    def _load_versions(self, service: "Service | None") -> None:
-        if service is not None:
-            for index, route in enumerate(self._account.routes):
-                for version in route.needed_versions:
-                    service.load(index, version)
 
     def _resume_steering(self, steering: "Steering", since: SessionMemory, checkpoint: Checkpoint) -> None:
         from coupler.learning.samples import COLUMNS, SampleBatch

@@ -28,7 +28,7 @@ from coupler.learning.trainer import TrainingTask
 from coupler.learning.trigger import KeepShares, TrainingTrigger, keep_shares
 from coupler.records import Reason
 from coupler.runfolder import RunFolder
-from coupler.serving.service import Service
+from coupler.serving.supervision import Supervision
 
 _log = logging.getLogger("coupler.learning")
 # A round that takes longer than this in deterministic mode is given up [s].
@@ -115,11 +115,11 @@ class Learner:
         Whose truth is learned from.
     nodes : Nodes
         The ranks.
-    service : Service or None
-        Ray's part; None except on rank 0.
+    service : Supervision or None
+        Who has models trained; None except on rank 0.
     """
 
-    def __init__(self, plan: LearnerPlan, route: Route, nodes: Nodes, service: Service | None) -> None:
+    def __init__(self, plan: LearnerPlan, route: Route, nodes: Nodes, service: Supervision | None) -> None:
         learning = plan.case.learning
         self._plan, self._route, self._nodes, self._service = plan, route, nodes, service
         self._trigger = TrainingTrigger(first=learning.first, growth=learning.growth, capacity=learning.buffer)

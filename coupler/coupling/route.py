@@ -262,6 +262,11 @@ class Route:
         self._stopwatch.charge("gate", spent.gate)
         return self._record(step, call, space.by_reason.tolist(), space.sums.tolist())
 
+    def renew(self) -> None:
+        """Turn to a server that was started in the place of one that was lost. Collective: no; between two steps."""
+        if self.transport is not None:
+            self.transport.renew()
+
     @property
     def needed_versions(self) -> tuple[int, ...]:
         """Versions that are asked now, and must be whatever else is loaded."""
@@ -458,6 +463,8 @@ class Route:
         assert self.transport is not None
         spent, started = self._spent, time.perf_counter()
         answer = self.transport.answer(self._deadline)
+        if self._must_answer and not answer.arrived:
+            answer = self._persist(answer, started)
         waited = time.perf_counter() - started
         spent.wait += waited
         if answer.arrived:
@@ -470,6 +477,16 @@ class Route:
                 'longer exchange.patience if the server was only slow, or with learning.mode = "asynchronous".'
             )
         return answer
+
+    def _persist(self, answer: Answer, since: float) -> Answer:
+        """Where an answer must come: wait for a server in the place of one that was lost, and for its answer."""
+        assert self.transport is not None
+        while answer.reason is Reason.SERVER_LOST and self.transport.renew(self._left(since)):
+            answer = self.transport.answer(self._left(since))
+        return answer
+
+    def _left(self, since: float) -> float:
+        return max(0.0, self._deadline - (time.perf_counter() - since))
 
     def _take(self, piece: Piece, answer: Answer, truth: Floats) -> None:
         """Judge an answer, measure it where it was audited, take it where it may stand; the truth for the rest."""

@@ -46,7 +46,7 @@ from coupler.tape import TapeCall
 if TYPE_CHECKING:
     from coupler.coupling.following import Following
     from coupler.coupling.steering import Steering
-    from coupler.serving.service import Service
+    from coupler.serving.supervision import Supervision
 
 _log = logging.getLogger("coupler.session")
 # Books that need not be kept at once are kept this often [s].
@@ -128,7 +128,7 @@ class Session:
             started.callback(self._journal.close)
             if plan.case.output.ledger == "audits":
                 self._journal.watch(self.routes)
-            self._service: Service | None = None
+            self._supervision: Supervision | None = None
             self._live: Steering | None = None  # as long as nobody else says what happens
             self._steering: Steering | Following | None = None
             if plan.learns:
@@ -150,7 +150,7 @@ class Session:
             if since is not None:
                 self._setting, self.events = since.moment.setting, list(since.moment.events)
                 self._models = [ModelSummary(**model) for model in since.moment.models]
-                self._keeper.resume(since, self._service)
+                self._keeper.resume(since, self._supervision)
             failed.pop_all()
             failed_lock.pop_all()
             self._started = started.pop_all()
@@ -243,6 +243,8 @@ class Session:
         self._start_reduction(held)
         self._take_in(self._step + 1)
         self._read()
+        if self._steering is not None:
+            results = replace(results, events=[*results.events, *self._last_events()])
         seconds = self._stopwatch.seconds
         results = replace(results, loop_seconds=self._stopwatch.total - seconds["setup"] - seconds["twin"])
         with self._stopwatch.timing("io"):
@@ -263,6 +265,13 @@ class Session:
             self.folder.release(finished=results.status == FINISHED)
         self._nodes.close()
         return summary
+
+    def _last_events(self) -> list[Event]:
+        """Note what happened since the last step; it is said of the step that would have come next."""
+        assert self._steering is not None
+        events = self._steering.last_events(self._step)
+        self._note(events)
+        return events
 
     def results(self) -> Results:
         """Give what the session knows of itself for the summary; the loop adds what it knows."""
@@ -322,6 +331,7 @@ class Session:
         from coupler.coupling.learner import Learner, LearnerPlan
         from coupler.coupling.services import NodeServices
         from coupler.coupling.steering import Steering
+        from coupler.coupling.upkeep import Upkeep
         from coupler.learning.registry import Registry
 
         plan = self._plan
@@ -333,12 +343,13 @@ class Session:
             return follow(script, routes, self.folder.models, started)
         services = NodeServices(plan.case, self._nodes, routes, plan.elements, self.folder.models)
         started.callback(services.close)
-        self._service = services.service
+        self._supervision = services.supervision
         learners = [
-            Learner(LearnerPlan(index, name, plan.case, self.folder), route, self._nodes, services.service)
+            Learner(LearnerPlan(index, name, plan.case, self.folder), route, self._nodes, services.supervision)
             for index, (name, route) in enumerate(routes.items())
         ]
-        self._live = Steering(plan.case, self._nodes, self.routes, learners, Registry(self.folder.models))
+        upkeep = Upkeep(self._nodes.job, self.routes, services.supervision)
+        self._live = Steering(plan.case, self._nodes, self.routes, learners, Registry(self.folder.models), upkeep)
         return self._live
 
     def _start_sharing(self) -> list[Bench]:

@@ -10,7 +10,7 @@ from coupler.clock import Stopwatch
 from coupler.config import Case
 from coupler.coupling.account import Account
 from coupler.coupling.route import Route
-from coupler.records import Event, EventKind
+from coupler.records import NO_OPERATOR, RESTARTS, Event, EventKind
 from coupler.summary import FINISHED, ConservedSum, EventSummary, ModelSummary, Seconds, Summary, TwinWindow
 
 
@@ -83,10 +83,11 @@ def statement(
         speedup_estimate=costs.speedup,
         models=list(results.models),
         retrainings=results.retrainings,
+        server_restarts=sum(event.kind in RESTARTS for event in results.events),
         rollbacks=sum(event.kind is EventKind.ROLLED_BACK for event in results.events),
         events=[
             EventSummary(
-                operator=names[event.operator],
+                operator="" if event.operator == NO_OPERATOR else names[event.operator],
                 step=event.step,
                 kind=event.kind.value,
                 version=event.version,

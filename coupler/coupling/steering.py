@@ -18,6 +18,7 @@ from coupler.coupling.learner import Learner, LearnerMemory
 from coupler.coupling.nodes import Nodes
 from coupler.coupling.route import Route
 from coupler.coupling.succession import Succession, SuccessionMemory
+from coupler.coupling.upkeep import Upkeep
 from coupler.learning.registry import ModelCard, Registry
 from coupler.learning.samples import SampleBatch
 from coupler.records import TAKEOVERS, Event
@@ -60,12 +61,21 @@ class Steering:
         One per route.
     registry : Registry
         The models of the run.
+    upkeep : Upkeep
+        Of the services.
     """
 
     def __init__(
-        self, case: Case, nodes: Nodes, routes: Sequence[Route], learners: Sequence[Learner], registry: Registry
+        self,
+        case: Case,
+        nodes: Nodes,
+        routes: Sequence[Route],
+        learners: Sequence[Learner],
+        registry: Registry,
+        upkeep: Upkeep,
     ) -> None:
-        self._learners = learners
+        self._learners, self._upkeep = learners, upkeep
+        self._open = self.learns  # where nobody ever learns, ranks do not look at the sums of every step
         self._alarms = [AlarmWatch(index, route) for index, route in enumerate(routes)]
         self._successions = [
             Succession(index, route, case.learning.trial, registry.introduction) for index, route in enumerate(routes)
@@ -93,6 +103,8 @@ class Steering:
         """Add to this rank's counts what it sees of the training rounds under way. Collective: no."""
         for learner in self._learners:
             learner.count_outcome()
+        if self._open:
+            self._upkeep.count()
 
     def end_step(self, step: int, counts: Sequence[Counts], settings: Sequence[StepSetting]) -> list[Event]:
         """Decide what the next step is made with.
@@ -113,7 +125,7 @@ class Steering:
 
         Collective: yes at steps where a training round or a judgement of costs begins, otherwise no.
         """
-        events: list[Event] = []
+        events = self._upkeep.end_step(step, counts)
         for index, (totals, setting) in enumerate(zip(counts, settings, strict=False)):
             events += self._alarms[index].end_step(step)
             events += self._successions[index].end_step(step, totals, setting)
@@ -122,7 +134,13 @@ class Steering:
             for event in [one for one in events if one.kind in TAKEOVERS]:
                 events += self._economy.renew(event.operator, step)
             events += self._economy.end_step(step)
+        if events:
+            self._upkeep.want()
         return events
+
+    def last_events(self, step: int) -> list[Event]:
+        """Give what has happened to the services and was not said yet. Collective: yes."""
+        return self._upkeep.tell(step)
 
     @property
     def memory(self) -> SteeringMemory:

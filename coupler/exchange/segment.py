@@ -41,6 +41,8 @@ class Segment:
     ----------
     address : SegmentAddress
         Where to :meth:`attach`; valid for others as long as the owner has not closed it.
+    inode : int
+        What the system calls it, the same in every process that maps it.
     memory : memoryview
         The bytes. They stay mapped as long as somebody holds a view of them.
     """
@@ -48,6 +50,7 @@ class Segment:
     def __init__(self, address: SegmentAddress, descriptor: int) -> None:
         self.address = address
         self._descriptor = descriptor
+        self.inode = os.fstat(descriptor).st_ino
         self.memory = memoryview(mmap.mmap(descriptor, address.size))
 
     @classmethod

@@ -19,7 +19,7 @@ from types import FrameType
 from typing import NoReturn
 
 from coupler.errors import ConfigError
-from coupler.serving.cluster import ray_environment
+from coupler.serving.environment import ray_environment
 from coupler.serving.placement import all_cores
 from coupler.serving.reaper import Reaper
 
