@@ -1,4 +1,4 @@
-"""The command line: ``coupler run``, ``replay``, ``check``, ``explain``, ``doctor``, ``bench``."""
+"""The command line: ``coupler run``, ``replay``, ``report``, ``check``, ``explain``, ``doctor``, ``bench``."""
 
 import os
 import shutil
@@ -89,6 +89,17 @@ def replay(
         _console.print(escape(str(comparison)))
         if not comparison.same:
             raise typer.Exit(FAILED)
+
+
+@app.command()
+def report(
+    folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="run folders, also of a run that goes on")],
+    out: Annotated[Path | None, typer.Option("--out", metavar="FILE.html", help="the page; DIR/report.html")] = None,
+) -> None:
+    """Write one HTML page about one or several runs, and its pictures as PNGs beside it."""
+    from coupler.report.page import write_page
+
+    _console.print(escape(str(write_page(folders, out))))
 
 
 @app.command()
