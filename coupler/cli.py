@@ -1,4 +1,4 @@
-"""The command line: ``coupler run``, ``replay``, ``report``, ``check``, ``explain``, ``doctor``, ``bench``."""
+"""The command line: ``coupler run``, ``watch``, ``report``, ``replay``, ``check``, ``explain`` and the others."""
 
 import os
 import shutil
@@ -100,6 +100,18 @@ def report(
     from coupler.report.page import write_page
 
     _console.print(escape(str(write_page(folders, out))))
+
+
+@app.command()
+def watch(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="the folder of a run that goes on")],
+    once: Annotated[bool, typer.Option("--once", help="say where it is, and end")] = False,
+    still: Annotated[float, typer.Option("--still", metavar="SECONDS", min=0, help="silence that is said")] = 60.0,
+) -> None:
+    """Watch a run from its folder, on any machine that sees it, until it ends."""
+    from coupler.watch import watch as watch_run
+
+    watch_run(folder, _console, once=once, still=still)
 
 
 @app.command()

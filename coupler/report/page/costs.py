@@ -88,9 +88,7 @@ def economy_blocks(run: Dossier) -> Sequence[Block]:
     if summary is None:
         return [Words("What it saved is worked out when the run ends.", quiet=True)]
     truth, answer = summary.truth_seconds_per_element, summary.surrogate_seconds_per_element
-    said = [
-        f"Estimated from its own truth calls, the loop ran {summary.speedup_estimate:.2f} times as fast as physics alone."
-    ]
+    said = [f"By its own truth calls, the loop ran {summary.speedup_estimate:.2f} times as fast as physics alone."]
     if truth > 0 and answer > 0:
         said.append(
             f"The truth of an element took {seconds_text(truth)} of processor time, asking the surrogate "

@@ -24,8 +24,8 @@ _COLOURS = "viridis_r"
 _AUDITS_PER_SQUARE, _SIDE = 25, 96
 _NUMBERS: list[Any] = []
 _OF_AUDITS = (
-    "Share of the audited answers that the gate refused, square by square. Audits fall by coins that know nothing of the "
-    "place, so this is where the truth had to run while a model answered."
+    "Share of the audited answers that the gate refused, square by square. Audits fall by coins that know nothing of "
+    "the place, so this is where the truth had to run while a model answered."
 )
 _OF_RANKS = (
     "Share of its elements whose truth a rank's subdomain needed, over the whole run: the ledger counts by rank. With "
@@ -102,7 +102,13 @@ def _from_ranks(run: Dossier, shape: tuple[int, ...]) -> _Map | None:
 
 def _draw(run: Dossier, page: Path, found: _Map, shape: tuple[int, ...]) -> Picture:
     shares = found.shares
-    plane = shares if shares.ndim == 2 else shares[None, :] if shares.ndim == 1 else np.nanmean(shares, axis=0)
+    plane = (
+        shares
+        if shares.ndim == 2
+        else shares[None, :]
+        if shares.ndim == 1
+        else np.ma.masked_invalid(shares).mean(axis=0).filled(np.nan)
+    )
     length = run.key("grid", "length", _NUMBERS) or [1.0] * len(shape)
     up, right = (length[-2], length[-1]) if len(shape) > 1 else (0.1 * length[0], length[0])
     tall = float(np.clip(up / right, 0.08, 1.4))
