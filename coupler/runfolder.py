@@ -38,6 +38,7 @@ class RunFolder:
         self.samples = path / "samples"
         self.models = path / "models"
         self.tape = path / "tape"
+        self.trace = path / "trace"
 
     @property
     def places(self) -> tuple[Path, ...]:
@@ -53,13 +54,14 @@ class RunFolder:
             self.samples,
             self.models,
             self.tape,
+            self.trace,
         )
 
     def abandon(self) -> None:
         """Take back a claim whose run never began: remove what was made for it, and the folder if it is empty then."""
         for file in (self.case, self.environment, self.ledger, self.metrics):
             file.unlink(missing_ok=True)
-        for folder in (self.segments, self.samples, self.models, self.tape, self.path):
+        for folder in (self.segments, self.samples, self.models, self.tape, self.trace, self.path):
             with suppress(OSError):  # not empty: somebody else's files stay
                 folder.rmdir()
 

@@ -100,6 +100,7 @@ class Simulation:
             output = FieldsFile(coupling.folder.fields, self.grid, self.kernel.fields)
             self._write(output, state, 0)
             twins = TwinWindows(self.kernel, self.grid, self.case, coupling.stopwatch)
+            self.grid.spans = coupling.stopwatch.spans
             self._loop(state, output, twins)
             coupling.stopwatch.seconds["halo"] = self.grid.exchange_seconds
             summary = coupling.finish(

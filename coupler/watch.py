@@ -183,7 +183,7 @@ def watch(folder: Path, console: Console, *, once: bool = False, still: float = 
         _say(seen, console, once=once, still=still)
         return
     sight = seen.look()
-    with Live(panel(sight, still), console=console, refresh_per_second=4) as live:
+    with Live(panel(sight, still), console=console, refresh_per_second=4, vertical_overflow="visible") as live:
         while sight.summary is None:
             time.sleep(LOOK_SECONDS)
             sight = seen.look()
@@ -219,7 +219,10 @@ def panel(sight: Sight, still: float = STILL_SECONDS) -> Group:
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 3, 0, 0))
     for name, value in figures(sight):
         table.add_row(Text(name, style="dim"), Text(value))
-    parts = [head, bar, table, *(Text(event, style="cyan") for event in sight.events)]
+    above = Table.grid()
+    for line in (head, bar):
+        above.add_row(line)
+    parts: list[Table | Text] = [above, table, *(Text(event, style="cyan") for event in sight.events)]
     if sight.summary is not None:
         parts.append(Text(ending(sight.summary)))
     elif sight.still > still:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -37,12 +38,14 @@ class TrainingActor:
 
         The outcome is published last: whoever sees it may ask any server for the version it names.
         """
+        began = time.perf_counter()
         outcome = train(task)
         if outcome.candidate is not None:
             self._load(operator, outcome.candidate.version, task.needed)
         version = None if outcome.candidate is None else outcome.candidate.version
         RoundFolder(task.models, task.operator).publish(
-            number, RoundOutcome(candidate=version, sentence=outcome.sentence)
+            number,
+            RoundOutcome(candidate=version, sentence=outcome.sentence, began=began, ended=time.perf_counter()),
         )
 
     def _load(self, operator: int, version: int, needed: Sequence[int]) -> None:

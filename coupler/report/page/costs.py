@@ -9,14 +9,14 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from coupler.records import Decision, EventKind
-from coupler.report.canvas import FAINT, LINE, SERIES, WIDTH
+from coupler.report.canvas import LINE, SERIES, WIDTH
 from coupler.report.page.blocks import Block, Drawn, Grid, Words
 from coupler.report.page.dossier import Dossier
 from coupler.report.page.picture import draw_picture
 from coupler.report.standings import seconds_text
 
 _ACTIVITIES = {
-    "setup": FAINT,
+    "setup": "#a3adb7",
     "truth": SERIES[1],
     "wait": SERIES[4],
     "gather": "#8ecae6",
