@@ -61,6 +61,7 @@ class FieldsFile:
             for name, kind in (("time", np.float64), ("step", np.int64)):
                 file.create_dataset(name, shape=(0,), maxshape=(None,), dtype=kind, chunks=(1024,))
             file["time"].make_scale("time")
+            file["step"].dims[0].attach_scale(file["time"])
             scales = []
             for axis, cells in enumerate(shape):
                 spacing = self._grid.spacing[axis]
