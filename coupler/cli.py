@@ -115,6 +115,14 @@ def watch(
 
 
 @app.command()
+def trace(folder: Annotated[Path, typer.Argument(metavar="DIR", help="a run with trace.on = true")]) -> None:
+    """Put the timeline of a run together that goes on or was killed; a finished run has done so itself."""
+    from coupler.timeline import write_trace
+
+    _console.print(escape(str(write_trace(folder))))
+
+
+@app.command()
 def check(
     plugin: Annotated[str, typer.Argument(help="package.module:Class or path/to/file.py:Class")],
     settings: Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="a parameter of the plug-in")] = [],  # noqa: B006

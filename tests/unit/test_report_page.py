@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+from collections.abc import Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import h5py
 import numpy as np
 import pytest
 from matplotlib.image import imread
+from numpy.typing import NDArray
 
 from coupler.config import read_case
 from coupler.errors import CouplerError
@@ -20,6 +22,8 @@ from coupler.records import EventKind, Reason
 from coupler.report.page import write_page
 from coupler.report.page.course import accepted_by_rank
 from coupler.report.page.dossier import read_dossier
+from coupler.report.page.film import film_of
+from coupler.report.recording import read_recording
 from coupler.summary import EventSummary, TwinDistance, TwinWindow, read_summary
 from tests.unit.written_run import ELEMENTS, write_run
 
@@ -90,10 +94,21 @@ def _edit_summary(folder: Path, **changes: object) -> None:
     read_summary(folder / "summary.json").model_copy(update=changes).write(folder / "summary.json")
 
 
-def test_a_page_has_every_section_and_the_certificate_first(tmp_path: Path) -> None:
-    folder = _with_case(write_run(tmp_path / "run"))
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give the page of a run that has all there is; several tests look at it."""
+    folder = _with_case(
+        write_run(tmp_path_factory.mktemp("page") / "run", shape=(10, 20)),
+        "grid.shape=[10,20]",
+        "controller.twin_every=20",
+    )
+    distance = TwinDistance(rms_over_range=0.01, largest=0.1, growth=[0.001, 0.01])
+    _edit_summary(folder, twins=[TwinWindow(step=21, steps=2, fields={"u": distance})])
+    return write_page([folder])
 
-    page = Page(write_page([folder]))
+
+def test_a_page_has_every_section_and_the_certificate_first(written: Path) -> None:
+    page = Page(written)
 
     assert set(SECTIONS) <= set(page.ids)
     assert page.ids.index("certificate") < min(page.ids.index(section) for section in SECTIONS)
@@ -101,33 +116,55 @@ def test_a_page_has_every_section_and_the_certificate_first(tmp_path: Path) -> N
     assert len(page.ids) == len(set(page.ids))
 
 
-def test_a_page_asks_nothing_of_a_network_and_its_pictures_lie_beside_it(tmp_path: Path) -> None:
-    folder = _with_case(write_run(tmp_path / "run"))
+def test_a_page_asks_nothing_of_a_network_and_its_pictures_lie_beside_it(written: Path) -> None:
+    page = Page(written)
 
-    path = write_page([folder])
-
-    page = Page(path)
     files = [link for link in page.links if not link.startswith(("#", "data:"))]
-    assert files and all((path.parent / link).is_file() for link in files)
-    assert all(np.ptp(imread(path.parent / link)) > 0 for link in files)
-    assert not re.search(r"url\((?!#)|@import", path.read_text(encoding="utf-8"))
-    assert not list(folder.rglob("*.part"))
+    assert len(files) == 5  # budget, places, ranks, seconds, twins
+    assert all(np.ptp(imread(written.parent / link)) > 0 for link in files)
+    assert not re.search(r"url\((?!#)|@import", written.read_text(encoding="utf-8"))
+    assert not list(written.parent.rglob("*.part"))
 
 
 @pytest.mark.parametrize("shape", [(40,), (12, 16), (6, 12, 12)])
-def test_fields_have_a_layer_per_moment_in_every_dimension(tmp_path: Path, shape: tuple[int, ...]) -> None:
-    folder = _with_case(write_run(tmp_path / "run", shape=shape), f"grid.shape={list(shape)}")
+def test_a_film_has_a_layer_per_moment_in_every_dimension(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    folder = write_run(tmp_path / "run", shape=shape)
 
-    text = write_page([folder]).read_text(encoding="utf-8")
+    film = film_of(read_recording(folder / "fields.h5"))
 
-    moments = 5  # steps 0, 2, 4, 6 and 8
-    assert len(re.findall(r'class="layer( on)?"', text)) == 2 * moments
-    assert len(re.findall(r'class="layer on"', text)) == 2
-    assert text.count("data:image/webp") == (0 if len(shape) == 1 else 2 * moments)
+    assert [moment.partition(",")[0] for moment in film.moments] == [f"step {step}" for step in (0, 2, 4, 6, 8)]
+    assert [strip.field for strip in film.strips] == ["v [K]", "u"]
+    kind = "<svg" if len(shape) == 1 else '<img alt="" width='
+    assert all(len(strip.layers) == 5 and str(layer).startswith(kind) for strip in film.strips for layer in strip.layers)
+    assert ("slice" in film.note) == (len(shape) == 3)
+
+
+def test_a_film_of_a_long_run_on_a_large_grid_stays_small(tmp_path: Path) -> None:
+    def noise(name: str, time: float, places: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+        return np.random.default_rng(0).random(places[0].shape)
+
+    folder = write_run(tmp_path / "run", shape=(700, 350), steps=60, every=1, fill=noise)
+
+    film = film_of(read_recording(folder / "fields.h5"))
+
+    assert len(film.moments) == 48 and "48 of 61 moments" in film.note
+    assert film.moments[0].startswith("step 0,") and film.moments[-1].startswith("step 60,")
+    # Noise is what compresses worst.
+    assert sum(len(layer) for strip in film.strips for layer in strip.layers) < 20e6
+
+
+def test_where_a_line_is_not_finite_it_is_broken(tmp_path: Path) -> None:
+    def broken(name: str, time: float, places: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+        return np.where(np.arange(len(places[0])) == 20, np.nan, places[0])
+
+    film = film_of(read_recording(write_run(tmp_path / "run", shape=(40,), fill=broken) / "fields.h5"))
+
+    assert str(film.strips[0].layers[0]).count("M") == 2
+    assert "nan" not in str(film.strips[0].layers[0])
 
 
 def test_what_a_user_wrote_stays_text(tmp_path: Path) -> None:
-    folder = write_run(tmp_path / "a run & <b>", fields=(Field(EVIL, unit="<i>"), Field("$u$ ]]>")))
+    folder = write_run(tmp_path / "a run & <b>", fields=(Field("v", unit=EVIL), Field("u", unit="<i>$x$")))
     _with_case(folder, f'kernel.name="my:{EVIL}"', comment=f"# {EVIL}\n")
     (folder / "environment.json").write_text(json.dumps({"host": EVIL, "packages": {EVIL: EVIL}}))
     event = EventSummary(operator=EVIL, step=3, kind=EventKind.PROMOTED.value, version=1, sentence=EVIL)
@@ -155,9 +192,8 @@ def test_a_run_that_goes_on_is_reported_as_far_as_it_is(tmp_path: Path) -> None:
     assert "going on or cut short, step 8 of 100" in page.text["certificate"]
 
 
-@pytest.mark.parametrize("steps", [0, 1])
-def test_a_run_of_no_steps_or_one_has_a_page(tmp_path: Path, steps: int) -> None:
-    folder = _with_case(write_run(tmp_path / "run", steps=steps))
+def test_a_run_of_no_steps_has_a_page(tmp_path: Path) -> None:
+    folder = _with_case(write_run(tmp_path / "run", steps=0))
 
     page = Page(write_page([folder]))
 
@@ -175,15 +211,29 @@ def test_a_run_that_was_killed_before_its_first_output_has_a_page(tmp_path: Path
 
 
 @pytest.mark.parametrize("name", ["summary.json", "fields.h5", "ledger.h5", "metrics.jsonl", "case.toml"])
-def test_a_file_that_was_cut_short_is_named_and_the_rest_is_shown(tmp_path: Path, name: str) -> None:
+def test_a_file_that_was_cut_short_is_a_gap_with_its_reason(tmp_path: Path, name: str) -> None:
     folder = _with_case(write_run(tmp_path / "run"))
     data = (folder / name).read_bytes()
-    (folder / name).write_bytes(data[: len(data) // 2] + (b"\n" if name == "metrics.jsonl" else b""))
+    # Half a line of metrics is one that is being written, and half a case may be a case.
+    ending = {"metrics.jsonl": b"\n", "case.toml": b"\n[run"}
+    (folder / name).write_bytes(data[: len(data) // 2] + ending.get(name, b""))
+
+    run = read_dossier(folder, "run")
+
+    assert list(run.gaps) == [name]
+    assert "cannot be read" in run.gaps[name]
+
+
+def test_a_page_says_what_could_not_be_read_and_shows_the_rest(tmp_path: Path) -> None:
+    folder = _with_case(write_run(tmp_path / "run"))
+    for name in ("ledger.h5", "fields.h5"):
+        (folder / name).write_bytes(b"cut")
 
     page = Page(write_page([folder]))
 
-    assert name in page.text["environment"]
-    assert "cannot be read" in page.text["environment"]
+    assert "ledger.h5: " in page.text["environment"]
+    assert "fields.h5 cannot be read" in page.text["fields"]
+    assert "At most 0.0125 per decision." in page.text["certificate"]
 
 
 def test_a_physics_run_says_that_there_is_nothing_to_certify(tmp_path: Path) -> None:
@@ -231,12 +281,8 @@ def test_audits_one_by_one_become_a_map(tmp_path: Path) -> None:
     assert "the audited answers that the gate refused" in page.text["places"]
 
 
-def test_without_audits_one_by_one_the_map_is_as_fine_as_the_ranks(tmp_path: Path) -> None:
-    folder = _with_case(write_run(tmp_path / "run", shape=(10, 20)), "grid.shape=[10,20]")
-
-    page = Page(write_page([folder]))
-
-    assert 'output.ledger = "audits"' in page.text["places"]
+def test_without_audits_one_by_one_the_map_is_as_fine_as_the_ranks(written: Path) -> None:
+    assert 'output.ledger = "audits"' in Page(written).text["places"]
 
 
 def test_the_accepted_share_of_a_rank_is_its_own() -> None:
@@ -251,15 +297,9 @@ def test_the_accepted_share_of_a_rank_is_its_own() -> None:
     np.testing.assert_array_equal(share, [[0.25, np.nan], [0.75, 1.0]])
 
 
-def test_twin_windows_are_drawn_into_the_page(tmp_path: Path) -> None:
-    folder = _with_case(write_run(tmp_path / "run"), "controller.twin_every=20")
-    distance = TwinDistance(rms_over_range=0.01, largest=0.1, growth=[0.001, 0.01])
-    _edit_summary(folder, twins=[TwinWindow(step=21, steps=2, fields={"u": distance})])
-
-    path = write_page([folder])
-
-    assert "the state moved away from physics by at most 1 % of the range of u" in Page(path).text["twins"]
-    assert (folder / "report" / "run-twins.png").is_file()
+def test_twin_windows_are_drawn_into_the_page(written: Path) -> None:
+    assert "the state moved away from physics by at most 1 % of the range of u" in Page(written).text["twins"]
+    assert (written.parent / "report" / "run-twins.png").is_file()
 
 
 def test_a_field_of_nan_has_a_page(tmp_path: Path) -> None:
@@ -276,7 +316,8 @@ def test_folders_that_hold_no_run_are_refused_in_one_sentence(tmp_path: Path) ->
 
 
 def test_a_page_that_is_no_html_file_or_cannot_be_written_is_refused(tmp_path: Path) -> None:
-    folder = _with_case(write_run(tmp_path / "run"))
+    (tmp_path / "run").mkdir()
+    folder = _with_case(tmp_path / "run")
     (tmp_path / "file").write_text("")
 
     with pytest.raises(CouplerError, match=r"end it in \.html"):
@@ -285,7 +326,7 @@ def test_a_page_that_is_no_html_file_or_cannot_be_written_is_refused(tmp_path: P
         write_page([folder], tmp_path / "file" / "page.html")
 
 
-def test_a_run_of_fields_without_a_moment_still_has_its_other_sections(tmp_path: Path) -> None:
+def test_fields_without_a_moment_are_a_gap(tmp_path: Path) -> None:
     folder = _with_case(write_run(tmp_path / "run"))
     with h5py.File(folder / "fields.h5", "r+") as file:
         file["time"].resize(0, axis=0)
@@ -297,16 +338,15 @@ def test_a_run_of_fields_without_a_moment_still_has_its_other_sections(tmp_path:
 
 
 @pytest.mark.skipif(BROWSER is None, reason="no chromium or chrome on PATH to show the page")
-def test_a_real_browser_shows_the_page_without_an_error(tmp_path: Path) -> None:
-    folder = _with_case(write_run(tmp_path / "run"))
-    path = write_page([folder])
+def test_a_real_browser_shows_the_page_without_an_error(written: Path, tmp_path: Path) -> None:
+    path = tmp_path / "page.html"
     # The slider is moved by a script of the test's own at the end of the page.
     moved = (
         "<script>const s = document.querySelector('.film input'); s.value = 1; s.dispatchEvent(new Event('input'));"
         "document.title = 'on ' + document.querySelectorAll('.layer.on').length + ' ' +"
         "document.querySelector('output').textContent;</script></body>"
     )
-    path.write_text(path.read_text(encoding="utf-8").replace("</body>", moved), encoding="utf-8")
+    path.write_text(written.read_text(encoding="utf-8").replace("</body>", moved), encoding="utf-8")
     assert BROWSER is not None
 
     done = subprocess.run(
