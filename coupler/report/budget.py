@@ -93,6 +93,29 @@ def shares(rows: NDArray[np.void], columns: int) -> Shares:
     return Shares(edges, counts)
 
 
+def shares_over(steps: Sequence[Progress], columns: int) -> Shares:
+    """Add up the metrics of a run in at most so many columns of equally many steps; they are newer than a ledger.
+
+    Parameters
+    ----------
+    steps : sequence of Progress
+        At least one.
+    columns : int
+        Most columns.
+
+    Collective: no.
+    """
+    numbers = np.array([progress.step for progress in steps])
+    first, last = int(numbers.min()), int(numbers.max())
+    width = -(-(last - first + 1) // columns)
+    edges = np.append(np.arange(first, last + 1, width), last + 1)
+    counts = {decision: np.zeros(len(edges) - 1, np.int64) for decision in DECISIONS}
+    for decision, column in counts.items():
+        taken = [progress.decisions.get(decision.name.lower(), 0) for progress in steps]
+        np.add.at(column, (numbers - first) // width, taken)
+    return Shares(edges, counts)
+
+
 def draw_budget(folder: Path) -> Path | None:
     """Draw shares of decisions, certified loss and threshold over the steps of a run.
 

@@ -7,6 +7,7 @@ import socketserver
 import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from http.server import BaseHTTPRequestHandler
 
 from coupler.errors import ConfigError
@@ -19,6 +20,8 @@ _LOOPBACK = "127.0.0.1"
 _CONTENT = "text/plain; version=0.0.4; charset=utf-8"
 # A client that says nothing for so long is not answered [s].
 _SILENCE_SECONDS = 5.0
+# How often it looks whether it should stop [s].
+_LOOK_SECONDS = 0.1
 
 
 class PrometheusTracker(Tracker):
@@ -59,7 +62,8 @@ class PrometheusTracker(Tracker):
                 "because another run does. Take another one, or 0 for no endpoint."
             ) from error
         self._server.text = exposition(start, None, self._decisions, self._kinds)
-        threading.Thread(target=self._server.serve_forever, name="coupler-prometheus", daemon=True).start()
+        serve = partial(self._server.serve_forever, _LOOK_SECONDS)
+        threading.Thread(target=serve, name="coupler-prometheus", daemon=True).start()
 
     def steps(self, steps: Sequence[Progress]) -> None:
         """Show the last step; decisions are counted over all."""

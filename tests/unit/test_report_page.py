@@ -18,7 +18,7 @@ from coupler.config import read_case
 from coupler.errors import CouplerError
 from coupler.field import Field
 from coupler.ledger import AUDIT, RECORD, LedgerFile, read_ledger
-from coupler.records import EventKind, Reason
+from coupler.records import Decision, EventKind, Reason
 from coupler.report.page import write_page
 from coupler.report.page.course import accepted_by_rank
 from coupler.report.page.dossier import read_dossier
@@ -135,7 +135,9 @@ def test_a_film_has_a_layer_per_moment_in_every_dimension(tmp_path: Path, shape:
     assert [moment.partition(",")[0] for moment in film.moments] == [f"step {step}" for step in (0, 2, 4, 6, 8)]
     assert [strip.field for strip in film.strips] == ["v [K]", "u"]
     kind = "<svg" if len(shape) == 1 else '<img alt="" width='
-    assert all(len(strip.layers) == 5 and str(layer).startswith(kind) for strip in film.strips for layer in strip.layers)
+    assert all(
+        len(strip.layers) == 5 and str(layer).startswith(kind) for strip in film.strips for layer in strip.layers
+    )
     assert ("slice" in film.note) == (len(shape) == 3)
 
 
@@ -198,6 +200,20 @@ def test_a_run_of_no_steps_has_a_page(tmp_path: Path) -> None:
     page = Page(write_page([folder]))
 
     assert set(SECTIONS) <= set(page.ids)
+
+
+def test_a_run_that_was_killed_before_its_ledger_was_written_has_a_budget(tmp_path: Path) -> None:
+    folder = _with_case(write_run(tmp_path / "run"))
+    for path in (folder / "summary.json", folder / "ledger.h5"):
+        path.unlink()
+
+    run = read_dossier(folder, "run")
+    page = Page(write_page([folder]))
+
+    assert [(model.version, model.step) for model in run.models] == [(1, 3)]
+    assert run.share(Decision.ACCEPTED) == 6 * 100 / (8 * 200)
+    assert "the certified bound on the mean loss" in page.text["budget"]
+    assert "Nothing is written down yet" in page.text["events"]
 
 
 def test_a_run_that_was_killed_before_its_first_output_has_a_page(tmp_path: Path) -> None:

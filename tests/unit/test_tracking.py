@@ -28,6 +28,7 @@ PROGRESS = Progress(5, 10, {"accepted": 6, "fallback": 4}, 0.25, 0.1, 0.5, 1.5, 
 EVENT = Event(6, 0, EventKind.PROMOTED, 2, "version 2 is the first")
 SUMMARY = cast("Summary", None)  # nobody here looks at it
 SECONDS = 10.0
+CASE = read_case(None)
 
 MINE = """
 from coupler.tracking import Tracker
@@ -214,7 +215,7 @@ def test_a_port_that_is_taken_is_named_and_one_that_was_left_is_free(endpoint: P
 
 @given(st.text(max_size=20), st.floats())
 def test_every_line_of_the_exposition_is_a_comment_or_a_name_with_a_number(name: str, value: float) -> None:
-    start = Start(Path(), name, read_case(None), ())
+    start = Start(Path(), name, CASE, ())
 
     text = exposition(start, replace(PROGRESS, loss_bound=value), {"accepted": 1}, {})
 

@@ -73,6 +73,7 @@ def _write_decisions(folder: Path, steps: int, asks: bool) -> None:
         ledger.append(np.concatenate([_record(step, rank, asks) for rank in range(2)]))
         answered = asks and step > 2
         decisions = {decision.name.lower(): 0 for decision in Decision}
+        decisions |= {"accepted": 100, "fallback": 60, "vetoed": 30, "audited": 10} if answered else {"disabled": 200}
         metrics.append(
             Progress(
                 step=step,

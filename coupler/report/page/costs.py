@@ -121,7 +121,13 @@ def _draw_activities(axes: Axes, parts: Mapping[str, float]) -> None:
         axes.barh(0, spent, left=left, height=0.6, color=_ACTIVITIES.get(name, LINE), linewidth=0)
         if spent > _ROOM * total:
             axes.text(
-                left + spent / 2, 0, f"{name}\n{spent:.3g} s", ha="center", va="center", fontsize=7, color="#14181d"
+                left + spent / 2,
+                0,
+                f"{name}\n{seconds_text(spent)}",
+                ha="center",
+                va="center",
+                fontsize=7,
+                color="#14181d",
             )
         left += spent
     axes.set_xlim(0, total)
@@ -149,9 +155,9 @@ def _draw_ranks(axes: Axes, rows: NDArray[np.void]) -> None:
 def _table(parts: Mapping[str, float]) -> Grid:
     total = sum(parts.values())
     return Grid(
-        ("activity", "seconds", "share"),
+        ("activity", "time", "share"),
         [
-            (name, f"{spent:.3g}", f"{spent / total:.1%}")
+            (name, seconds_text(spent), f"{spent / total:.1%}")
             for name, spent in sorted(parts.items(), key=lambda one: -one[1])
         ],
     )

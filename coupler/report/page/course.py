@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from coupler.records import Reason
-from coupler.report.budget import COLUMNS, Course, fill_budget, shares
+from coupler.report.budget import COLUMNS, Course, fill_budget, shares_over
 from coupler.report.canvas import SERIES, WIDTH, quiet
 from coupler.report.page.blocks import Block, Drawn, Words
 from coupler.report.page.dossier import Dossier
@@ -22,9 +22,9 @@ def budget_blocks(run: Dossier, page: Path) -> Sequence[Block]:
     """Show shares of decisions, certified loss and threshold over the steps."""
     if not run.asks:
         return [Words("Physics only: there is no budget to spend.", quiet=True)]
-    if run.ledger is None or not len(run.ledger.records) or not run.metrics:
-        return [Words("No step has been written down yet, so there is nothing to draw.", quiet=True)]
-    course = Course(shares(run.ledger.records, COLUMNS), run.metrics, run.models, run.target)
+    if not any(progress.elements for progress in run.metrics):
+        return [Words("No decision has been written down yet, so there is nothing to draw.", quiet=True)]
+    course = Course(shares_over(run.metrics, COLUMNS), run.metrics, run.models, run.target)
     caption = (
         "What became of the elements, the certified bound on the mean loss per decision with its estimate and the "
         "target, and the threshold on the score. Dashed lines: another version answers."
@@ -43,7 +43,7 @@ def rank_blocks(run: Dossier, page: Path) -> Sequence[Block]:
     if not run.asks:
         return [Words("Physics only: every rank computed the truth everywhere.", quiet=True)]
     if run.ledger is None or not len(run.ledger.records):
-        return [Words("The ledger has no calls yet.", quiet=True)]
+        return [Words("The ledger has no calls yet: ranks gather them every hundredth step.", quiet=True)]
     edges, accepted = accepted_by_rank(run.ledger.records, _STEPS_APART)
     caption = "Share of its elements whose surrogate's answer a rank took. Gaps: the rank had no element."
     height = 2.2 if len(accepted) <= _LINES else 2.8

@@ -5,6 +5,7 @@ import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -152,10 +153,18 @@ class Dossier:
         """Versions that took over, with the step from which they answered."""
         if self.summary is not None:
             return self.summary.models
+        took_over = [event for event in self.events if EventKind(event.kind) in TAKEOVERS]
+        if took_over:
+            return [
+                ModelSummary(operator=event.operator, version=event.version, step=event.step, sha256="")
+                for event in took_over
+            ]
+        # The ledger of a run that goes on is behind its metrics.
+        pairs = pairwise([0, *(progress.version for progress in self.metrics)])
         return [
-            ModelSummary(operator=event.operator, version=event.version, step=event.step, sha256="")
-            for event in self.events
-            if EventKind(event.kind) in TAKEOVERS
+            ModelSummary(operator="", version=after, step=progress.step, sha256="")
+            for progress, (before, after) in zip(self.metrics, pairs, strict=True)
+            if after != before
         ]
 
     @property

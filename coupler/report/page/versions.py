@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from coupler.records import EventKind
 from coupler.report.page.blocks import Block, Grid, Words
 from coupler.report.page.dossier import Dossier
+from coupler.report.standings import seconds_text
 
 _OF_MODELS = (
     EventKind.TRAINING,
@@ -38,7 +39,7 @@ def version_blocks(run: Dossier) -> Sequence[Block]:
             f"{card.get('operator')} v{card.get('version')}" if several else f"v{card.get('version')}",
             str(card.get("step", "")),
             _count(card.get("samples")),
-            f"{_number(card.get('seconds'))} s",
+            _seconds(card.get("seconds")),
             _number(card.get("holdout_loss")),
             _number(card.get("anchor_loss")),
             _number(card.get("threshold")),
@@ -61,9 +62,9 @@ def training_blocks(run: Dossier) -> Sequence[Block]:
     fits = sum(float(card.get("seconds") or 0.0) for card in run.cards)
     started = run.summary.retrainings if run.summary is not None else max(len(run.rounds), len(run.cards))
     said = f"{started} training {'round' if started == 1 else 'rounds'}, {len(run.cards)} of which brought a version; "
-    said += f"their fits took {fits:.3g} s in a process of its own."
+    said += f"their fits took {seconds_text(fits)} in a process of its own."
     if run.summary is not None:
-        said += f" The ranks themselves spent {run.summary.seconds.learn:.3g} s on learning, the slowest one."
+        said += f" The ranks themselves spent {seconds_text(run.summary.seconds.learn)} on learning, the slowest one."
         said += f" {run.summary.rollbacks} versions were taken back." if run.summary.rollbacks else ""
     return [Words(said)]
 
@@ -71,7 +72,10 @@ def training_blocks(run: Dossier) -> Sequence[Block]:
 def event_blocks(run: Dossier) -> Sequence[Block]:
     """List what changed how the steps were decided, in order."""
     if not run.events:
-        return [Words("Nothing happened to models or switches.", quiet=True)]
+        ended = run.summary is not None
+        return [
+            Words(f"Nothing {'happened to' if ended else 'is written down yet of'} models or switches.", quiet=True)
+        ]
     shown = run.events[-_MOST_EVENTS:]
     left_out = len(run.events) - len(shown)
     rows = [(str(event.step), event.kind, event.operator, event.sentence) for event in shown]
@@ -87,6 +91,10 @@ def _rounds(run: Dossier) -> Sequence[Block]:
         Words(f"{len(fruitless)} training rounds brought no version:"),
         Grid(("why",), [(str(outcome.get("sentence", "")),) for outcome in fruitless[-_MOST_EVENTS:]]),
     ]
+
+
+def _seconds(value: object) -> str:
+    return seconds_text(value) if isinstance(value, int | float) else "–"
 
 
 def _number(value: object) -> str:
