@@ -1,4 +1,4 @@
-"""The command line: ``coupler run``, ``resume``, ``replay``, ``check``, ``explain``, ``doctor``, ``bench``."""
+"""The command line: ``coupler run``, ``resume``, ``watch``, ``report``, ``replay``, ``check`` and the others."""
 
 import os
 import shutil
@@ -116,6 +116,37 @@ def replay(
         _console.print(escape(str(comparison)))
         if not comparison.same:
             raise typer.Exit(FAILED)
+
+
+@app.command()
+def report(
+    folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="run folders, also of a run that goes on")],
+    out: Annotated[Path | None, typer.Option("--out", metavar="FILE.html", help="the page; DIR/report.html")] = None,
+) -> None:
+    """Write one HTML page about one or several runs, and its pictures as PNGs beside it."""
+    from coupler.report.page import write_page
+
+    _console.print(escape(str(write_page(folders, out))))
+
+
+@app.command()
+def watch(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="the folder of a run that goes on")],
+    once: Annotated[bool, typer.Option("--once", help="say where it is, and end")] = False,
+    still: Annotated[float, typer.Option("--still", metavar="SECONDS", min=0, help="silence that is said")] = 60.0,
+) -> None:
+    """Watch a run from its folder, on any machine that sees it, until it ends."""
+    from coupler.watch import watch as watch_run
+
+    watch_run(folder, _console, once=once, still=still)
+
+
+@app.command()
+def trace(folder: Annotated[Path, typer.Argument(metavar="DIR", help="a run with trace.on = true")]) -> None:
+    """Put the timeline of a run together that goes on or was killed; a finished run has done so itself."""
+    from coupler.timeline import write_trace
+
+    _console.print(escape(str(write_trace(folder))))
 
 
 @app.command()

@@ -18,7 +18,7 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 PerOutput = float | list[float]
 # Keys that name a plug-in, which may be a file.
-_PLUGINS = (["kernel", "name"], ["surrogate", "name"], ["controller", "policy"])
+_PLUGINS = (["kernel", "name"], ["surrogate", "name"], ["controller", "policy"], ["output", "tracker"])
 WITH_RANKS = "with-ranks"
 """The value of ``ray.servers`` that names no resource: a server on every node that has ranks."""
 
@@ -298,6 +298,19 @@ class OutputSection(Section):
         "what the ledger holds; compact: every call and every step of all ranks, in counts; audits: besides, every "
         "audited answer by itself, with its score, its error and what the gate said",
     )
+    prometheus: int = _key(
+        0,
+        "port of this machine at which rank 0 tells Prometheus of the run, http://127.0.0.1:PORT/metrics; 0: none",
+        unit="port",
+        ge=0,
+        le=65535,
+    )
+    tracker: str | None = _key(
+        None,
+        "who is told of the run while it goes on: tensorboard, mlflow, or one of your own as package.module:Class or "
+        "path/to/file.py:Class",
+    )
+    tracker_params: dict[str, Any] = _key({}, "keyword arguments of the tracker")
     tape: bool = _key(
         False,
         "record every operator call with its truth into tape/, to compare policies and models on it later; in mode "
@@ -306,6 +319,15 @@ class OutputSection(Section):
     tape_every: int = _key(1, "record the calls of every n-th step only", unit="steps", ge=1)
     tape_share: Annotated[float, Field(gt=0, le=1)] = _key(
         1.0, "share of the elements that is recorded: the same ones in every step, on any number of ranks"
+    )
+
+
+class TraceSection(Section):
+    """The timeline of a run, trace.json, which Perfetto and Chrome open."""
+
+    on: bool = _key(False, "write down what ranks, models, trainer and files do when, into trace/ and trace.json")
+    spans: int = _key(
+        200_000, "spans of a rank after which no more are written; 32 bytes each, some ten per step", unit="spans", ge=1
     )
 
 
@@ -321,7 +343,8 @@ class Case(Section):
     controller: ControllerSection = Field(default=ControllerSection(), description="when an answer is taken")
     learning: LearningSection = Field(default=LearningSection(), description="when models are trained")
     ray: RaySection = Field(default=RaySection(), description="the Ray cluster")
-    output: OutputSection = Field(default=OutputSection(), description="ledger, tapes and pictures")
+    output: OutputSection = Field(default=OutputSection(), description="ledger, tapes, trackers and pictures")
+    trace: TraceSection = Field(default=TraceSection(), description="the timeline for Perfetto")
 
     @model_validator(mode="after")
     def _samples_fit_the_buffer(self) -> "Case":
@@ -434,15 +457,18 @@ def case_from(data: Mapping[str, Any], *, folder: Path, source: _Source = _Sourc
         case = Case.model_validate(data)
     except ValidationError as error:
         raise ConfigError(_sentence(error.errors()[0], data, source)) from None
-    kernel, surrogate, controller = case.kernel, case.surrogate, case.controller
+    kernel, surrogate, controller, output = case.kernel, case.surrogate, case.controller, case.output
     try:
         if kernel.name is not None:
             kernel = kernel.model_copy(update={"name": absolute(kernel.name, folder)})
         surrogate = surrogate.model_copy(update={"name": absolute(surrogate.name, folder)})
         controller = controller.model_copy(update={"policy": absolute(controller.policy, folder)})
+        if output.tracker is not None:
+            output = output.model_copy(update={"tracker": absolute(output.tracker, folder)})
     except PluginError as error:
         raise ConfigError(str(error)) from None
-    return case.model_copy(update={"kernel": kernel, "surrogate": surrogate, "controller": controller})
+    plugins = {"kernel": kernel, "surrogate": surrogate, "controller": controller, "output": output}
+    return case.model_copy(update=plugins)
 
 
 class KeyExplanation(Section):

@@ -165,6 +165,7 @@ class FieldsFile:
             file.create_dataset("step", data=np.array([moment.step for moment in self._moments], np.int64))
             file.create_dataset("segments", data=np.array(self._lengths, np.int64))
             file["time"].make_scale("time")
+            file["step"].dims[0].attach_scale(file["time"])
             scales = []
             for axis, cells in enumerate(shape):
                 spacing = self._grid.spacing[axis]

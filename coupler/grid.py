@@ -17,6 +17,7 @@ import numpy as np
 from mpi4py import MPI
 from numpy.typing import NDArray
 
+from coupler.clock import SpanTaker
 from coupler.decomposition import block, choose_dims
 from coupler.errors import ConfigError, FieldMismatch, LifecycleError
 from coupler.field import Field, State
@@ -59,6 +60,10 @@ class Grid:
         First global cell of this rank per dimension, one past the last, and how many.
     spacing : tuple of float
         Size of a cell per dimension.
+    exchange_seconds : float
+        Time spent in :meth:`exchange` so far [s].
+    spans : SpanTaker or None
+        Told of every exchange, where the run keeps a timeline.
 
     Raises
     ------
@@ -109,6 +114,7 @@ class Grid:
         )
         self._plans: dict[int, _Plan] = {}
         self.exchange_seconds = 0.0
+        self.spans: SpanTaker | None = None
         self._open = True
 
     @cached_property
@@ -169,7 +175,10 @@ class Grid:
         for requests in self._plan_of(state).rounds:
             MPI.Prequest.Startall(requests)
             wait(requests)
-        self.exchange_seconds += time.perf_counter() - started
+        stopped = time.perf_counter()
+        self.exchange_seconds += stopped - started
+        if self.spans is not None:
+            self.spans.span("halo", started, stopped)
 
     def reflect(self, state: State) -> None:
         """Fill the halos outside non-periodic edges with the nearest cells, mirrored: nothing flows through.

@@ -87,6 +87,25 @@ class MetricsFile:
         self._file.close()
 
 
+def read_metrics(path: Path) -> list[Progress]:
+    """Read ``metrics.jsonl`` during the run or after it: all lines that are there in full.
+
+    Raises
+    ------
+    OSError, ValueError, TypeError
+        If there is no such file, or a line of it is no progress of a run.
+
+    Collective: no.
+    """
+    lines = path.read_bytes().splitlines(keepends=True)
+    return [progress_of(line) for line in lines if line.endswith(b"\n")]
+
+
+def progress_of(line: bytes | str) -> Progress:
+    """Read one line of the metrics."""
+    return Progress(**json.loads(line))
+
+
 class ProgressLines:
     """Prints a line every few seconds: bar, rate, shares, certified bound, model version.
 

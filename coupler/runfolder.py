@@ -44,6 +44,7 @@ class RunFolder:
         self.tape = path / "tape"
         self.pictures = path / "fields"
         self.checkpoints = path / "checkpoints"
+        self.trace = path / "trace"
         self._lock: FolderLock | None = None
 
     @property
@@ -62,6 +63,7 @@ class RunFolder:
             self.tape,
             self.pictures,
             self.checkpoints,
+            self.trace,
         )
 
     @property
@@ -94,7 +96,7 @@ class RunFolder:
         self.release(finished=True)
         for file in (self.case, self.environment, self.ledger, self.metrics):
             file.unlink(missing_ok=True)
-        for folder in (self.segments, self.pictures, self.samples, self.models, self.tape, self.path):
+        for folder in (self.segments, self.pictures, self.samples, self.models, self.tape, self.trace, self.path):
             with suppress(OSError):  # not empty: somebody else's files stay
                 folder.rmdir()
 

@@ -121,6 +121,7 @@ class Simulation:
             pictures = None if resumed is None else int(resumed.loop["pictures"])
             output = FieldsFile(coupling.folder.fields, self.grid, self.kernel.fields, pictures=pictures)
             twins = TwinWindows(self.kernel, self.grid, self.case, coupling.stopwatch)
+            self.grid.spans = coupling.stopwatch.spans
             saved = _Saved(state, output, twins, start)
             if resumed is None:
                 self._write(output, state, 0)

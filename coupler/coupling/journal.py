@@ -8,6 +8,7 @@ import numpy as np
 from mpi4py import MPI
 from numpy.typing import NDArray
 
+from coupler.clock import SpanTaker
 from coupler.coupling import entries
 from coupler.coupling.account import StepTotals
 from coupler.coupling.call import Audits, CallRecord
@@ -18,6 +19,7 @@ from coupler.ledger import AUDIT, RECORD, UNANSWERED, UNANSWERED_IDS, LedgerFile
 from coupler.progress import MetricsFile, Progress
 from coupler.records import Event
 from coupler.runfolder import RunFolder
+from coupler.tracking import Teller
 
 # Steps between two gatherings of the ranks' records: collective, so it must follow from the step.
 _GATHER_STEPS = 100
@@ -62,6 +64,13 @@ class Journal:
     Both files can be read at every moment, and what they hold is whole; metrics are at most half a second old
     when a step ends, the ledger about as old as its last gathering.
 
+    Attributes
+    ----------
+    tellers : sequence of Teller
+        Who tell others of steps and events; none except on rank 0.
+    spans : SpanTaker or None
+        Told of every write, where the run keeps a timeline.
+
     Parameters
     ----------
     folder : RunFolder
@@ -91,6 +100,8 @@ class Journal:
         self._noted = self._written = time.monotonic()
         self._cost = 0.0
         self._ledger: LedgerFile | None = None
+        self.tellers: Sequence[Teller] = ()
+        self.spans: SpanTaker | None = None
         self._metrics: MetricsFile | None = None
 
         def create() -> None:
@@ -117,6 +128,8 @@ class Journal:
         """Take an event, on every rank alike. Collective: no."""
         if self._ledger is not None:
             self._events.append(event)
+        for teller in self.tellers:
+            teller.event(event)
 
     def note(self, progress: Callable[[], Progress]) -> None:
         """Note the progress of a step.
@@ -207,12 +220,15 @@ class Journal:
 
     def _note(self) -> None:
         if self._metrics is not None and self._lines:
-            self._metrics.extend([progress() for progress in self._lines])
+            steps = [progress() for progress in self._lines]
+            self._metrics.extend(steps)
+            for teller in self.tellers:
+                teller.steps(steps)
         self._lines.clear()
         self._noted = time.monotonic()
 
     def _write(self) -> None:
-        started = time.monotonic()
+        started, began = time.monotonic(), time.perf_counter()
         if self._ledger is not None:
             rows = {name: np.concatenate([one[name] for one in self._gathered]) for name in _GATHERED if self._gathered}
             others = {"steps": entries.steps(self._steps), "events": entries.events(self._events)}
@@ -221,6 +237,8 @@ class Journal:
             done.clear()
         self._written = time.monotonic()
         self._cost = self._written - started
+        if self.spans is not None and self._ledger is not None:
+            self.spans.span("ledger", began, time.perf_counter())
 
 
 def _padded(data: NDArray[np.uint8]) -> NDArray[np.uint8]:

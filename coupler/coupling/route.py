@@ -168,6 +168,7 @@ class Route:
         self._atol, self._rtol = np.array(operator.signature.atol), np.array(operator.signature.rtol)
         self._gate: Gate | None = None
         self._spent = _Spent()
+        self._asked_at = 0.0
         self._unanswered: list[Unanswered] = []
         self._silent = id_ranges(np.empty(0, np.int64))
         self._space = _workspace(0, self._n_in)
@@ -448,15 +449,16 @@ class Route:
             if piece.inputs.ctypes.data != place.ctypes.data:
                 np.copyto(place, piece.inputs)
             piece.inputs = place
+        self._asked_at = time.perf_counter()
         transport.ask(count, piece.dt, self.state.version)
-        self._spent.gather += time.perf_counter() - started
+        self._spent.gather += self._noted("gather", started, piece.step)
 
     def _toss(self, piece: Piece) -> int:
         started, space = time.perf_counter(), self._space
         audits = self._coins.choose(
             self.audit_rate, piece.step, piece.call, piece.ids, piece.inputs, space.audited, space.rest_inputs
         )
-        self._spent.gate += time.perf_counter() - started
+        self._spent.gate += self._noted("gate", started, piece.step)
         return audits
 
     def _answer(self, piece: Piece) -> Answer:
@@ -465,9 +467,12 @@ class Route:
         answer = self.transport.answer(self._deadline)
         if self._must_answer and not answer.arrived:
             answer = self._persist(answer, started)
-        waited = time.perf_counter() - started
+        waited = self._noted("wait", started, piece.step)
         spent.wait += waited
         if answer.arrived:
+            if (spans := self._stopwatch.spans) is not None:
+                answered_at = self._asked_at + answer.turnaround
+                spans.span("model", answered_at - answer.seconds, answered_at, piece.step)
             spent.model += answer.seconds
             spent.hidden += max(0.0, answer.turnaround - waited)
         elif self._must_answer:
@@ -511,13 +516,13 @@ class Route:
             barred=self._barred(piece),
         )
         self.observer.audited(piece, answer.mean, score, space, truth, state)
-        self._spent.gate += time.perf_counter() - started
+        self._spent.gate += self._noted("gate", started, piece.step)
         if left:
             rest, rest_truth = space.rest[:left], self._truth(space.rest_inputs[:left], piece.dt)
             put_rows(space.rest, left, rest_truth, piece.outputs)
             started = time.perf_counter()
             self.observer.compared(answer.mean, score, rest, space.reasons[rest], rest_truth, state.unit)
-            self._spent.gate += time.perf_counter() - started
+            self._spent.gate += self._noted("gate", started, piece.step)
         self._soften(piece, answer.mean, score, len(truth))
 
     def _soften(self, piece: Piece, mean: Floats, score: Floats, audits: int) -> None:
@@ -554,6 +559,7 @@ class Route:
         before = place.copy()
         place[...] = questions
         waited = self._spent.wait
+        self._asked_at = time.perf_counter()
         transport.ask(audits, piece.dt, self.challenger)
         answer = self._answer(piece)
         self._spent.trial += self._spent.wait - waited
@@ -594,8 +600,15 @@ class Route:
     def _truth(self, inputs: Floats, dt: float) -> Floats:
         started = time.perf_counter()
         outputs = np.ascontiguousarray(self.workshop.evaluate(inputs, dt))
-        self._spent.truth += time.perf_counter() - started
+        self._spent.truth += self._noted("truth", started)
         return outputs
+
+    def _noted(self, activity: str, started: float, step: int = 0) -> float:
+        """Give the seconds since then, and note them in the timeline if there is one."""
+        stopped = time.perf_counter()
+        if (spans := self._stopwatch.spans) is not None:
+            spans.span(activity, started, stopped, step)
+        return stopped - started
 
 
 def _workspace(count: int, n_in: int, before: Workspace | None = None) -> Workspace:

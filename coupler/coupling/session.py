@@ -1,7 +1,9 @@
 """A running session: everything that exists between the start and the end of a coupled run on this rank."""
 
 import logging
+import os
 import shutil
+import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -19,6 +21,7 @@ from coupler.controller import MOST_CALLS
 from coupler.controller.boxes import Boxes
 from coupler.coupling.account import Account, StepTotals
 from coupler.coupling.call import StepSetting
+from coupler.coupling.clocks import clock_offset
 from coupler.coupling.counts import Counts
 from coupler.coupling.families import Families
 from coupler.coupling.journal import Journal
@@ -42,6 +45,8 @@ from coupler.records import TAKEOVERS, Event, EventKind
 from coupler.runfolder import RunFolder, claim
 from coupler.summary import FINISHED, STOPPED, ModelSummary, Summary
 from coupler.tape import TapeCall
+from coupler.timeline import Head, Timeline, write_trace
+from coupler.tracking import Start, Teller, open_trackers
 
 if TYPE_CHECKING:
     from coupler.coupling.following import Following
@@ -101,6 +106,7 @@ class Session:
         self._step = self._began = 0 if since is None else since.moment.step
         self._kept = -1
         self._call = 0
+        self._step_began = 0.0
         self._models: list[ModelSummary] = []
         self.events: list[Event] = []
         self._setting: tuple[StepSetting, ...] = ()
@@ -126,8 +132,11 @@ class Session:
                 self.folder, self._nodes, tuple(plan.operators), None if since is None else since.journal
             )
             started.callback(self._journal.close)
+            telling = started.enter_context(ExitStack())
+            self._journal.tellers = self._start_tellers(telling)
             if plan.case.output.ledger == "audits":
                 self._journal.watch(self.routes)
+            self._timeline = self._start_timeline(started) if plan.case.trace.on else None
             self._supervision: Supervision | None = None
             self._live: Steering | None = None  # as long as nobody else says what happens
             self._steering: Steering | Following | None = None
@@ -142,6 +151,7 @@ class Session:
             # Where no model can ever take over, nothing hangs on a step's sums, and books are kept for many at once:
             # after the truth of a step every line of Python has left the caches, and costs five times as much.
             self._bookish = bool(self._benches) or (self._steering is not None and self._steering.learns)
+            self._step_began = time.perf_counter()
             self._unread: list[_Unread] = []
             self._read_at = time.monotonic()
             length = sum(route.counts.shape.length for route in self.routes)
@@ -153,6 +163,8 @@ class Session:
                 self._keeper.resume(since, self._supervision)
             failed.pop_all()
             failed_lock.pop_all()
+            # Told of the end as well, when all else has been stopped.
+            self._telling = telling.pop_all()
             self._started = started.pop_all()
 
     @property
@@ -195,6 +207,12 @@ class Session:
     def end_step(self) -> None:
         """End a step: use the reduction of the step before, start this one's. Collective: yes."""
         self._step += 1
+        self._finish_step()
+        if self._timeline is not None:
+            began, self._step_began = self._step_began, time.perf_counter()
+            self._timeline.end_step(self._step, began, self._step_began)
+
+    def _finish_step(self) -> None:
         self._call = 0
         held = self._held()
         if self._step == self._began + 1:
@@ -260,9 +278,14 @@ class Session:
         summary = statement(self._plan.case, self._nodes.job, self._stopwatch, self._account, routes, results)
         if self._nodes.first:
             summary.write(self.folder.summary)
+            for teller in self._journal.tellers:
+                teller.end(summary)
+            if self._timeline is not None:
+                write_trace(self.folder.path)
             if results.status == FINISHED:
                 shutil.rmtree(self.folder.checkpoints, ignore_errors=True)  # nobody goes on from here
             self.folder.release(finished=results.status == FINISHED)
+        self._telling.close()
         self._nodes.close()
         return summary
 
@@ -288,6 +311,7 @@ class Session:
     def release(self) -> None:
         """Stop everything that was started, without talking to other ranks. Collective: no."""
         self._started.close()
+        self._telling.close()
         self.folder.release()
 
     def _route(self, operator: Operator) -> Route:
@@ -317,6 +341,41 @@ class Session:
 
         path = on_first(self._nodes.job, take)
         return claimed[0] if claimed else RunFolder(path)
+
+    def _start_tellers(self, telling: ExitStack) -> list[Teller]:
+        """Begin to tell, on rank 0, whoever the case wants to be told; a failure is one on every rank."""
+        plan, tellers = self._plan, list[Teller]()
+
+        def begin() -> None:
+            start = Start(self.folder.path, plan.name, plan.case, tuple(plan.operators))
+            for tracker in open_trackers(plan.case):
+                tellers.append(Teller(tracker, start))
+                telling.callback(tellers[-1].close)
+
+        on_first(self._nodes.job, begin)
+        return tellers
+
+    def _start_timeline(self, started: ExitStack) -> Timeline:
+        """Begin to note what this rank does when, on the clock of rank 0's node."""
+        folder, nodes, watch = self.folder.trace, self._nodes, self._stopwatch
+        on_first(nodes.job, folder.mkdir)
+        offset = clock_offset(nodes)
+        leaders = nodes.job.allgather(nodes.leads)
+        number = sum(leaders[: nodes.job.rank + 1]) - 1 if nodes.leads else 0
+        head = Head(
+            rank=nodes.job.rank,
+            node=nodes.node.bcast(number),
+            pid=os.getpid(),
+            host=socket.gethostname(),
+            offset=offset.nanoseconds,
+            doubt=offset.doubt,
+            began=int(watch.started * 1e9),
+        )
+        path = folder / f"rank-{nodes.job.rank:06d}.spans"
+        timeline = together(nodes.job, lambda: Timeline(path, head, self._plan.case.trace.spans))
+        started.callback(timeline.close)
+        watch.spans = self._journal.spans = timeline
+        return timeline
 
     def _switch_all_off(self, *, tell: bool) -> None:
         for index, route in enumerate(self.routes):

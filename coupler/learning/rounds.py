@@ -23,6 +23,9 @@ class RoundOutcome(BaseModel):
         What happened, in words.
     failed : bool
         Whether the trainer itself is lost: no further round will come.
+    began, ended : float or None
+        When the round ran, by ``time.perf_counter`` of the trainer's machine, for the run's timeline [s]; None where
+        nobody knows.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -30,6 +33,8 @@ class RoundOutcome(BaseModel):
     candidate: int | None
     sentence: str
     failed: bool = False
+    began: float | None = None
+    ended: float | None = None
 
 
 class RoundFolder:

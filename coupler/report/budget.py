@@ -1,6 +1,5 @@
 """``budget.png``: what became of the decisions of a run, and what was certified of them, step by step."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,14 +10,15 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from coupler.ledger import read_ledger
-from coupler.progress import Progress
+from coupler.progress import Progress, progress_of
 from coupler.records import Decision, Reason
 from coupler.report.canvas import DECISIONS, FAINT, INK, SERIES, TARGET, WIDTH, paint, quiet
 from coupler.report.recording import reading
-from coupler.summary import ModelSummary, Summary, read_summary
+from coupler.summary import ModelSummary, read_summary
 
-# More columns than this a page does not resolve: neighbouring steps are drawn together.
-_COLUMNS = 400
+COLUMNS = 400
+"""More than so many columns a page does not resolve: neighbouring steps are drawn together."""
+
 # Share of the width that a letter of a model's name needs.
 _LETTER = 0.012
 
@@ -49,6 +49,28 @@ class Shares:
         return float(self.counts[decision].sum() / max(self.total.sum(), 1))
 
 
+@dataclass(frozen=True)
+class Course:
+    """The course of a run's budget.
+
+    Parameters
+    ----------
+    decisions : Shares
+        What became of the elements.
+    metrics : sequence of Progress
+        One per step, at least one.
+    models : sequence of ModelSummary
+        Versions that took over.
+    target : float
+        The bound that was asked for.
+    """
+
+    decisions: Shares
+    metrics: Sequence[Progress]
+    models: Sequence[ModelSummary]
+    target: float
+
+
 def shares(rows: NDArray[np.void], columns: int) -> Shares:
     """Add up a ledger in at most so many columns of equally many steps.
 
@@ -68,6 +90,29 @@ def shares(rows: NDArray[np.void], columns: int) -> Shares:
     counts = {decision: np.zeros(len(edges) - 1, np.int64) for decision in DECISIONS}
     for reason in Reason:
         np.add.at(counts[reason.decision], place, rows["reasons"][:, reason])
+    return Shares(edges, counts)
+
+
+def shares_over(steps: Sequence[Progress], columns: int) -> Shares:
+    """Add up the metrics of a run in at most so many columns of equally many steps; they are newer than a ledger.
+
+    Parameters
+    ----------
+    steps : sequence of Progress
+        At least one.
+    columns : int
+        Most columns.
+
+    Collective: no.
+    """
+    numbers = np.array([progress.step for progress in steps])
+    first, last = int(numbers.min()), int(numbers.max())
+    width = -(-(last - first + 1) // columns)
+    edges = np.append(np.arange(first, last + 1, width), last + 1)
+    counts = {decision: np.zeros(len(edges) - 1, np.int64) for decision in DECISIONS}
+    for decision, column in counts.items():
+        taken = [progress.decisions.get(decision.name.lower(), 0) for progress in steps]
+        np.add.at(column, (numbers - first) // width, taken)
     return Shares(edges, counts)
 
 
@@ -95,28 +140,30 @@ def draw_budget(folder: Path) -> Path | None:
     metrics = _read_metrics(folder / "metrics.jsonl")
     if not (len(rows) and metrics):
         return None
-    decisions = shares(rows, _COLUMNS)
-    return paint(folder / "budget.png", WIDTH, 5.4, lambda figure: _panels(figure, decisions, metrics, summary))
+    course = Course(shares(rows, COLUMNS), metrics, summary.models, summary.certificate.target)
+    return paint(folder / "budget.png", WIDTH, 5.4, lambda figure: fill_budget(figure, course))
 
 
 def _read_metrics(path: Path) -> list[Progress]:
     with reading(path):
-        return [Progress(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+        return [progress_of(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def _panels(figure: Figure, decisions: Shares, metrics: Sequence[Progress], summary: Summary) -> None:
+def fill_budget(figure: Figure, course: Course) -> None:
+    """Fill a figure with three panels over the steps: shares of decisions, certified loss, threshold."""
     top, middle, bottom = figure.subplots(3, 1, sharex=True, height_ratios=(2.2, 2.0, 1.1))
+    decisions, models = course.decisions, course.models
     _draw_shares(top, decisions)
-    _draw_loss(middle, metrics, summary.certificate.target)
-    _draw_threshold(bottom, metrics)
+    _draw_loss(middle, course.metrics, course.target)
+    _draw_threshold(bottom, course.metrics)
     bottom.set_xlim(decisions.edges[0] - 0.5, decisions.edges[-1] - 0.5)
     bottom.set_xlabel("step")
     for axes in (middle, bottom):
         quiet(axes)
     for axes in (top, middle, bottom):
-        for model in summary.models:
+        for model in models:
             axes.axvline(model.step - 0.5, color=INK, linewidth=0.7, linestyle=(0, (4, 3)), alpha=0.7)
-    _name_models(top, summary.models)
+    _name_models(top, models)
     figure.align_ylabels([top, middle, bottom])
 
 

@@ -41,7 +41,7 @@ FAMILIES = {
 SEQUENTIAL, DIVERGING = "inferno", "RdBu_r"
 TARGET = "#c8553d"
 WIDTH = 7.2
-_STYLE = {
+STYLE = {
     "axes.edgecolor": LINE,
     "axes.labelcolor": INK,
     "axes.labelsize": 8,
@@ -70,6 +70,7 @@ _STYLE = {
     "ytick.labelsize": 7.5,
     "ytick.major.size": 3,
 }
+"""How everything is drawn, whatever the user's own matplotlibrc says."""
 
 
 def paint(path: Path, width: float, height: float, draw: Callable[[Figure], None]) -> Path:
@@ -91,7 +92,7 @@ def paint(path: Path, width: float, height: float, draw: Callable[[Figure], None
 
     Collective: no.
     """
-    with style.context(["default", _STYLE]):  # whatever the user's own matplotlibrc says
+    with style.context(["default", STYLE]):  # whatever the user's own matplotlibrc says
         figure = Figure(figsize=(width, height), layout="constrained")
         draw(figure)
         with replacing(path) as temporary:

@@ -44,12 +44,18 @@ def draw_twins(folder: Path) -> Path | None:
     """
     with reading(folder / "summary.json"):
         windows = read_summary(folder / "summary.json").twins
-    if not np.isfinite(_every_distance(windows)).any():
+    if not moved(windows):
         return None
-    return paint(folder / "twins.png", WIDTH, 2.7, lambda figure: _panels(figure, windows))
+    return paint(folder / "twins.png", WIDTH, 2.7, lambda figure: fill_twins(figure, windows))
 
 
-def _panels(figure: Figure, windows: Sequence[TwinWindow]) -> None:
+def moved(windows: Sequence[TwinWindow]) -> bool:
+    """Whether there is a distance that can be drawn."""
+    return bool(np.isfinite(_every_distance(windows)).any())
+
+
+def fill_twins(figure: Figure, windows: Sequence[TwinWindow]) -> None:
+    """Fill a figure with the distances of windows that :func:`moved`."""
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=(1.0, 1.25))
     _draw_growth(left, windows, _by_distance(windows)[0])
     _draw_ends(right, windows)

@@ -3,6 +3,7 @@
 import logging
 import os
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -58,11 +59,15 @@ class TrainingActor(Actor):
             rounds = RoundFolder(asked.models, asked.operator)
             if rounds.published(number):  # a trainer before this one came so far
                 return
+            began = time.perf_counter()
             outcome = train(asked)
             version = None if outcome.candidate is None else outcome.candidate.version
             if version is not None:
                 _load(servers, operator, version, asked.needed)
-            rounds.publish(number, RoundOutcome(candidate=version, sentence=outcome.sentence))
+            ended = time.perf_counter()
+            rounds.publish(
+                number, RoundOutcome(candidate=version, sentence=outcome.sentence, began=began, ended=ended)
+            )
 
 
 def _load(servers: Sequence[Any], operator: int, version: int, needed: Sequence[int]) -> None:

@@ -3,7 +3,7 @@
 import math
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import h5py
@@ -18,151 +18,30 @@ from coupler.errors import CouplerError
 from coupler.field import Field
 from coupler.fieldsfile import FieldsFile
 from coupler.grid import Grid
-from coupler.ledger import RECORD, LedgerFile, read_ledger
-from coupler.progress import MetricsFile, Progress
-from coupler.records import Decision, Reason
+from coupler.ledger import read_ledger
+from coupler.records import Decision
 from coupler.report import compare, draw, draw_comparison
 from coupler.report.budget import shares
 from coupler.report.recording import read_recording
 from coupler.report.scale import scale_of
 from coupler.report.twins import draw_twins
 from coupler.summary import (
-    CertificateSummary,
-    Decisions,
-    ModelSummary,
     Seconds,
-    Summary,
     TwinDistance,
     TwinWindow,
     read_summary,
 )
+from tests.unit.written_run import ELEMENTS, FIELDS, FILES, STEPS, off_by, spiral, write_run
 
 pytestmark = pytest.mark.filterwarnings("error")
 
 DEMO = Path(__file__).resolve().parents[2] / "launch" / "bz" / "demo.py"
-FIELDS = (Field("v", unit="K"), Field("u"))
-STEPS, DT = 8, 0.25
-ELEMENTS = 100  # of each of two ranks in every step
-FILES = ("summary.json", "fields.h5", "ledger.h5", "metrics.jsonl")
-
-Fill = Callable[[str, float, Sequence[NDArray[np.float64]]], NDArray[np.float64]]
-
-
-def _spiral(name: str, time: float, places: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
-    """Arms that turn; in one dimension a travelling wave. Both fields go from -1 to 1, all but exactly."""
-    along = [place - 0.5 for place in places]
-    angle = np.arctan2(along[-1], along[-2]) if len(along) > 1 else 6.0 * along[0]
-    return np.sin(angle + 9.0 * np.sqrt(sum(place**2 for place in along)) - 6.0 * time + (name == "v"))
-
-
-def _off_by(distance: float) -> Fill:
-    def fill(name: str, time: float, places: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
-        return _spiral(name, time, places) + (distance * time if name == "u" else 0.0)
-
-    return fill
-
-
-def _write(
-    folder: Path,
-    *,
-    mode: str = "certified",
-    fill: Fill = _spiral,
-    shape: tuple[int, ...] = (12, 16),
-    length: tuple[float, ...] | None = None,
-    fields: tuple[Field, ...] = FIELDS,
-    steps: int = STEPS,
-    every: int = 2,
-    dt: float = DT,
-    seconds: Seconds = Seconds(total=30.0, setup=10.0),  # noqa: B008 it is frozen
-) -> Path:
-    """Write a run folder as a run does: a model answers from the third step on and takes half of the elements."""
-    folder.mkdir()
-    with Grid(shape, length=length, halo=1, comm=MPI.COMM_SELF) as grid:
-        state = grid.state(fields)
-        places = np.meshgrid(*(grid.centres(axis) for axis in range(grid.ndim)), indexing="ij")
-        file = FieldsFile(folder / "fields.h5", grid, fields)
-        for step in range(0, steps + 1, every):
-            for field in fields:
-                state[field.name].interior[...] = fill(field.name, step * dt, places)
-            file.write(state, step, step * dt)
-    asks = mode != "physics"
-    _write_decisions(folder, steps, asks)
-    _summary(mode, steps, seconds, asks).write(folder / "summary.json")
-    return folder
-
-
-def _write_decisions(folder: Path, steps: int, asks: bool) -> None:
-    ledger, metrics = LedgerFile(folder / "ledger.h5", ["reaction"]), MetricsFile(folder / "metrics.jsonl")
-    for step in range(1, steps + 1):
-        ledger.append(np.concatenate([_record(step, rank, asks) for rank in range(2)]))
-        answered = asks and step > 2
-        decisions = {decision.name.lower(): 0 for decision in Decision}
-        metrics.append(
-            Progress(
-                step=step,
-                elements=2 * ELEMENTS,
-                decisions=decisions,
-                loss_bound=0.1 / step if answered else math.inf,
-                loss_estimate=0.01 if answered else 0.0,
-                exceedance_bound=0.1,
-                threshold=0.5 if answered else 0.0,
-                version=int(answered),
-                seconds=float(step),
-            )
-        )
-    metrics.close()
-
-
-def _record(step: int, rank: int, asks: bool) -> NDArray[np.void]:
-    row = np.zeros(1, RECORD)
-    row["step"], row["rank"] = step, rank
-    if asks and step > 2:
-        row["reasons"][0, [Reason.ACCEPTED, Reason.SCORE, Reason.NOT_FINITE, Reason.AUDIT]] = 50, 30, 15, 5
-    else:
-        row["reasons"][0, Reason.NO_MODEL if asks else Reason.PHYSICS] = ELEMENTS
-    return row
-
-
-def _summary(mode: str, steps: int, seconds: Seconds, asks: bool) -> Summary:
-    elements, answered = 2 * ELEMENTS * steps, 2 * ELEMENTS * (steps - 2) if asks else 0
-    return Summary(
-        status="finished",
-        steps=steps,
-        ranks=2,
-        seed=0,
-        mode=mode,
-        elements=elements,
-        decisions=Decisions(
-            accepted=answered // 2,
-            fallback=answered * 3 // 10,
-            vetoed=answered * 3 // 20,
-            audited=answered // 20,
-            disabled=elements - answered,
-        ),
-        certificate=CertificateSummary(
-            delta=0.05,
-            cap=2.0,
-            target=0.02,
-            loss_bound_per_decision=0.0125,
-            loss_estimate_per_decision=0.01,
-            exceedance_bound=0.1,
-            audits=answered // 20,
-            loss_bound_per_accepted=0.02,
-            exceedance_estimate=0.05,
-            sentence="At most 0.0125 per decision.",
-        ),
-        seconds=seconds,
-        truth_seconds_per_element=1e-5,
-        surrogate_seconds_per_element=1e-6,
-        speedup_estimate=2.0,
-        models=[ModelSummary(operator="reaction", version=1, step=3, sha256="0" * 64)] if asks else [],
-    )
 
 
 def _pair(folder: Path, **settings: object) -> tuple[Path, Path]:
     """Write a certified run with these settings, and the physics run with none."""
-    run = _write(folder / "run", **settings)  # type: ignore[arg-type]
-    return run, _write(folder / "physics", mode="physics", seconds=Seconds(total=65.0, setup=5.0))
+    run = write_run(folder / "run", **settings)  # type: ignore[arg-type]
+    return run, write_run(folder / "physics", mode="physics", seconds=Seconds(total=65.0, setup=5.0))
 
 
 def _is_a_picture(path: Path) -> bool:
@@ -172,8 +51,8 @@ def _is_a_picture(path: Path) -> bool:
 
 @pytest.mark.parametrize("shape", [(40,), (12, 16), (6, 12, 12)])
 def test_a_run_is_drawn_in_every_dimension(tmp_path: Path, shape: tuple[int, ...]) -> None:
-    run = _write(tmp_path / "run", shape=shape)
-    physics = _write(tmp_path / "physics", shape=shape, mode="physics")
+    run = write_run(tmp_path / "run", shape=shape)
+    physics = write_run(tmp_path / "physics", shape=shape, mode="physics")
 
     pictures = [*draw(run), draw_comparison(run, physics)]
 
@@ -190,14 +69,14 @@ def test_a_run_is_drawn_in_every_dimension(tmp_path: Path, shape: tuple[int, ...
 
 
 def test_a_physics_run_has_no_budget_to_draw(tmp_path: Path) -> None:
-    run = _write(tmp_path / "run", mode="physics")
+    run = write_run(tmp_path / "run", mode="physics")
 
     assert draw(run) == [run / "fields.png"]
     assert not (run / "budget.png").exists()
 
 
 def test_a_second_drawing_replaces_the_first(tmp_path: Path) -> None:
-    run = _write(tmp_path / "run")
+    run = write_run(tmp_path / "run")
     (run / "fields.png").write_bytes(b"old")
 
     draw(run)
@@ -207,7 +86,7 @@ def test_a_second_drawing_replaces_the_first(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("steps", [0, 1, 2])
 def test_a_run_that_ended_before_there_was_a_model_is_drawn(tmp_path: Path, steps: int) -> None:
-    run = _write(tmp_path / "run", steps=steps, every=1)
+    run = write_run(tmp_path / "run", steps=steps, every=1)
 
     assert run / "fields.png" in draw(run)
 
@@ -215,7 +94,7 @@ def test_a_run_that_ended_before_there_was_a_model_is_drawn(tmp_path: Path, step
 @pytest.mark.parametrize("value", [0.0, 7.0, 1e300, math.nan, math.inf])
 @pytest.mark.parametrize("shape", [(16,), (8, 8)])
 def test_a_field_without_any_contrast_is_drawn(tmp_path: Path, value: float, shape: tuple[int, ...]) -> None:
-    run = _write(tmp_path / "run", shape=shape, fill=lambda _, __, places: np.full_like(places[0], value))
+    run = write_run(tmp_path / "run", shape=shape, fill=lambda _, __, places: np.full_like(places[0], value))
 
     assert _is_a_picture(draw(run)[0])
 
@@ -223,13 +102,13 @@ def test_a_field_without_any_contrast_is_drawn(tmp_path: Path, value: float, sha
 def test_drawing_leaves_the_settings_of_matplotlib_as_they_were(tmp_path: Path) -> None:
     before = dict(mpl.rcParams)
 
-    draw(_write(tmp_path / "run"))
+    draw(write_run(tmp_path / "run"))
 
     assert dict(mpl.rcParams) == before
 
 
 def test_drawing_does_without_pyplot(tmp_path: Path) -> None:
-    run = _write(tmp_path / "run")
+    run = write_run(tmp_path / "run")
     code = "import sys; from pathlib import Path; from coupler.report import draw; draw(Path(sys.argv[1])); "
 
     finished = subprocess.run(
@@ -244,14 +123,14 @@ def test_drawing_does_without_pyplot(tmp_path: Path) -> None:
 
 
 def test_fields_come_in_the_order_of_the_kernel(tmp_path: Path) -> None:
-    recording = read_recording(_write(tmp_path / "run") / "fields.h5")
+    recording = read_recording(write_run(tmp_path / "run") / "fields.h5")
 
     assert dict(recording.units) == {"v": "K", "u": "1"}
     assert list(recording.units) == ["v", "u"]
 
 
 def test_a_moment_that_was_not_written_in_full_does_not_count(tmp_path: Path) -> None:
-    run = _write(tmp_path / "run")
+    run = write_run(tmp_path / "run")
     with h5py.File(run / "fields.h5") as file:
         arrays, units = {name: data[:] for name, data in file.items()}, dict(file["v"].attrs)["units"]
     (run / "fields.h5").unlink()
@@ -264,7 +143,7 @@ def test_a_moment_that_was_not_written_in_full_does_not_count(tmp_path: Path) ->
 
 
 def test_shares_add_up_all_ranks(tmp_path: Path) -> None:
-    rows = read_ledger(_write(tmp_path / "run") / "ledger.h5")
+    rows = read_ledger(write_run(tmp_path / "run") / "ledger.h5")
 
     decisions = shares(rows, 100)
 
@@ -276,7 +155,7 @@ def test_shares_add_up_all_ranks(tmp_path: Path) -> None:
 
 
 def test_shares_of_a_long_run_add_up_neighbouring_steps(tmp_path: Path) -> None:
-    rows = read_ledger(_write(tmp_path / "run") / "ledger.h5")
+    rows = read_ledger(write_run(tmp_path / "run") / "ledger.h5")
 
     decisions = shares(rows, 3)
 
@@ -307,7 +186,7 @@ def test_a_scale_is_logarithmic_where_a_positive_field_spans_decades(
 
 
 def test_a_difference_is_relative_to_the_range_of_the_reference(tmp_path: Path) -> None:
-    run, physics = _pair(tmp_path, fill=_off_by(0.5))
+    run, physics = _pair(tmp_path, fill=off_by(0.5))
 
     comparison = compare(run, physics)
 
@@ -332,7 +211,7 @@ def test_speed_is_a_ratio_of_seconds_with_and_without_setup(tmp_path: Path) -> N
 @pytest.mark.parametrize("value", [math.nan, math.inf, 1e300])
 def test_a_run_that_is_beyond_all_numbers_is_infinitely_far_off(tmp_path: Path, value: float) -> None:
     def explode(name: str, time: float, places: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
-        return np.where((places[0] < 0.3) & (time > 1.0), value, _spiral(name, time, places))
+        return np.where((places[0] < 0.3) & (time > 1.0), value, spiral(name, time, places))
 
     run, physics = _pair(tmp_path, fill=explode)
 
@@ -411,7 +290,7 @@ def _with_twins(folder: Path, *growths: dict[str, list[float]]) -> Path:
     ids=["one distance", "gaps", "cut", "many", "beyond all numbers"],
 )
 def test_twin_windows_are_drawn(tmp_path: Path, growths: list[dict[str, list[float]]]) -> None:
-    run = _with_twins(_write(tmp_path / "run"), *growths)
+    run = _with_twins(write_run(tmp_path / "run"), *growths)
 
     assert run / "twins.png" in draw(run)
     assert _is_a_picture(run / "twins.png")
@@ -419,12 +298,12 @@ def test_twin_windows_are_drawn(tmp_path: Path, growths: list[dict[str, list[flo
 
 @pytest.mark.parametrize("growths", [[], [{"v": [0.0, 0.0]}], [{"v": [math.nan]}]], ids=["none", "still", "no number"])
 def test_where_nothing_moved_there_is_no_picture_of_it(tmp_path: Path, growths: list[dict[str, list[float]]]) -> None:
-    assert draw_twins(_with_twins(_write(tmp_path / "run"), *growths)) is None
+    assert draw_twins(_with_twins(write_run(tmp_path / "run"), *growths)) is None
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_a_missing_file_is_named(tmp_path: Path, name: str) -> None:
-    run = _write(tmp_path / "run")
+    run = write_run(tmp_path / "run")
     (run / name).unlink()
 
     with pytest.raises(CouplerError, match=rf"run/{name} is missing.*give the folder") as raised:
@@ -436,7 +315,7 @@ def test_a_missing_file_is_named(tmp_path: Path, name: str) -> None:
 # Metrics of which nothing is left are whole: those of a run before its first step.
 @pytest.mark.parametrize(("name", "kept"), [*((name, 0.9) for name in FILES), *((name, 0.0) for name in FILES[:3])])
 def test_a_file_that_was_cut_short_is_named(tmp_path: Path, name: str, kept: float) -> None:
-    run = _write(tmp_path / "run")
+    run = write_run(tmp_path / "run")
     whole = (run / name).read_bytes()
     (run / name).write_bytes(whole[: int(kept * len(whole))])
 
@@ -457,7 +336,7 @@ def test_fields_without_any_moment_are_refused(tmp_path: Path) -> None:
 
 
 def test_the_demo_says_what_lies_in_the_folders(tmp_path: Path) -> None:
-    run, physics = _pair(tmp_path, fill=_off_by(0.5))
+    run, physics = _pair(tmp_path, fill=off_by(0.5))
 
     finished = _demo(physics, run)
 
