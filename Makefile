@@ -3,11 +3,12 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 STAMP := $(VENV)/.made
+SITE := $(VENV)/.docs
 RIVALS := $(VENV)/.rivals
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test lint bench validation clean
+.PHONY: help env demo test lint bench validation docs linkcheck clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -32,8 +33,15 @@ bench: $(RIVALS) ## the benchmarks, side by side with their rivals
 validation: env ## comparisons with reference values, the long ones too, and their table
 	pytest -m "reference or validation"
 
+docs: $(SITE) ## the documentation as a site, in site/; a warning is an error
+	python -m sphinx -W --keep-going -q -b html docs site
+	@echo "site/index.html"
+
+linkcheck: $(SITE) ## whether links to other sites still lead somewhere; needs the network
+	python -m sphinx -q -b linkcheck docs build/linkcheck
+
 clean: ## remove the environment, caches and build leftovers; runs stay
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) build dist site *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # torch first and alone: where pip is offered a CPU build, that one is taken, and nothing later replaces it.
@@ -48,4 +56,9 @@ $(STAMP): pyproject.toml constraints.txt
 # What only the benchmarks need.
 $(RIVALS): $(STAMP)
 	$(VENV)/bin/python -m pip install --quiet -c constraints.txt --no-build-isolation -e .[bench]
+	@touch $@
+
+# What only the documentation needs.
+$(SITE): $(STAMP)
+	$(VENV)/bin/python -m pip install --quiet -c constraints.txt --no-build-isolation -e .[docs]
 	@touch $@
