@@ -140,7 +140,8 @@ class Step:
     ledger, samples : float
         Rank 0's time for everybody's records, and for everybody's samples, over the steps in which they come together.
     looks, takeover : float
-        The shared file system: asked by every node whether a training has ended; read by every rank when it has.
+        The shared file system: asked by rank 0 in every step whether a training has ended, and by every node once it
+        has; read by every rank then.
     """
 
     work: float
@@ -202,7 +203,7 @@ def predict(costs: Costs, layout: Layout, work: Work) -> Step:
         noise=costs.noise * busy * math.sqrt(2.0 * math.log(ranks)),
         ledger=ranks * costs.record if ranks > 1 else 0.0,
         samples=trainings * ranks * costs.batch if ranks > 1 else 0.0,
-        looks=work.training_share * layout.nodes * costs.look if layout.nodes > 1 else 0.0,
+        looks=(work.training_share + trainings * layout.nodes) * costs.look if layout.nodes > 1 else 0.0,
         takeover=trainings * TAKEOVER_FILES * ranks * costs.read if layout.nodes > 1 else 0.0,
     )
 

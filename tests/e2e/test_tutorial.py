@@ -20,10 +20,12 @@ TUTORIAL = ROOT / "docs" / "tutorial.md"
 BLOCK = re.compile(r"(?P<told><!-- not typed by the test[^>]*-->\n)?^```(?P<kind>\w+)\n(?P<text>.*?)^```$", re.M | re.S)
 # What a reader waits a minute for, a test need not.
 SMALLER = {
-    "steps = 800": "steps = 60",
-    "shape = [96, 96]": "shape = [24, 24]",
+    "steps = 500": "steps = 60",
+    "shape = [64, 64]": "shape = [24, 24]",
     "output_every = 50": "output_every = 20",
-    "budget = 8.0": "budget = 1.0\nfirst = 2000",
+    "first = 40_000": "first = 2_000",
+    "renewal = 80": "renewal = 20",
+    "budget = 8.0": "budget = 1.0",
 }
 SECONDS = 120.0
 

@@ -25,7 +25,7 @@ PAGES = [path for path in sorted(DOCS.rglob("*.md")) if path.parent.name != "cha
     any(importlib.util.find_spec(name) is None for name in NEEDED),
     reason='needs the packages of the site: pip install -c constraints.txt -e ".[docs]"',
 )
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html", str(DOCS), str(tmp_path)]
 

@@ -83,7 +83,7 @@ def test_what_one_place_does_for_all_grows_with_all() -> None:
 
     assert step.ledger == pytest.approx(1000 * 1e-6)
     assert step.samples == pytest.approx(1000 * 20e-6 / 100)
-    assert step.looks == pytest.approx(0.5 * 100 * 1e-5)
+    assert step.looks == pytest.approx((0.5 + 100 / 100) * 1e-5)
     assert step.takeover == pytest.approx(3 * 1000 * 1e-5 / 100)
     assert step.for_everybody == pytest.approx(step.ledger + step.samples + step.looks + step.takeover)
     assert step.largest() == "ledger"
