@@ -32,7 +32,7 @@ myst_enable_extensions = ["attrs_inline"]
 # Docstrings say types with shapes and units; annotations would say less.
 autodoc_typehints = "none"
 autodoc_member_order = "bysource"
-autodoc_default_options = {"members": True, "show-inheritance": False}
+autodoc_default_options = {"members": True}
 autodoc_preserve_defaults = True
 napoleon_google_docstring = False
 napoleon_use_rtype = False

@@ -82,7 +82,7 @@ def _read(app: Any, docname: str, source: list[str]) -> None:
         changelog = ROOT / "CHANGELOG.md"
         before = changelog.read_text(encoding="utf-8").partition("\n")[2] if changelog.exists() else ""
         fragments = section(f"After {app.config.release}" if before else "So far", read_fragments())
-        source[0] = f"# Changes\n\n{fragments}\n{before}"
+        source[0] = f"# What has changed\n\n{fragments}\n{before}"
     else:
         source[0] = rewritten(source[0], place, place)
 

@@ -43,7 +43,8 @@ def test_other_nodes_look_for_the_outcome_once_rank_0_has_seen_it(folder, nodes)
         RoundFolder(folder.models, "decay").publish(1, RoundOutcome(candidate=None, sentence="no better"))
     nodes.job.barrier()
 
-    seen, steps = [], 0
+    seen: list[int] = []
+    steps = 0
     while learner.training:
         steps += 1
         assert steps < 10, seen
