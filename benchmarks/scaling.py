@@ -32,7 +32,7 @@ from coupler.summary import read_summary
 
 HOSTS = (1, 2, 4)
 SIDE = 64
-SECONDS = 8.0
+SECONDS = 6.0
 # A run that teaches its model takes so many steps before anything is measured.
 _FIRST_STEPS, _LEAST_STEPS, _MOST_STEPS = 60, 100, 1000
 _RUN_SECONDS = 900.0
@@ -43,6 +43,8 @@ LOOKS_PER_SECOND = 1e5
 # A cluster's node: ranks and cores, and what a rank has to do in a step of the truth's seconds per element.
 NODE_RANKS, NODE_CORES, NODES = 64, 72, (1, 4, 16, 64, 256, 1024, 4096, 10000)
 CLUSTER = Work(elements=4096, own=60e-9, fixed=100e-6, truth=20e-6, model=0.7e-6)
+# Cores of a node on which the models run: a server's threads, or none because they are inside of the ranks.
+WAYS = {"one-core": 1.0, "eight-cores": 8.0, "inside": 0.0}
 # A cluster's network instead of a switch made of software [s, s/byte].
 NETWORK = {"latency": 1.5e-6, "overhead": 0.5e-6, "byte": 1 / 12e9, "hop": 4e-6, "noise": 0.01}
 
@@ -68,9 +70,10 @@ def run() -> list[Row]:
     Returns
     -------
     list of mapping
-        ``constant/NAME`` with the constants; ``WAY/hosts/N`` with systems ``measured`` and ``model`` [s per step];
-        ``cluster/N`` with system ``model``, the parts of its step as columns, and ``limit``, ``limit_nodes``: what
-        takes more than a tenth of a step first, and from how many nodes on.
+        ``constant/NAME`` with the constants as ``value``; ``WAY/hosts/N`` with systems ``measured`` and ``model`` [s
+        per step]; ``node/WAY`` with the ways of reaching models on one full node; ``cluster/N`` with system ``model``.
+        Rows of the model have the parts of its step as columns, and those of clusters ``limit`` and ``limit_nodes``:
+        what one place does for all and takes more than a tenth of a step first, and from how many nodes on.
     """
     with tempfile.TemporaryDirectory(prefix="coupler-bench-", dir="/tmp") as name:
         folder = Path(name)
@@ -87,11 +90,16 @@ def cluster(here: Costs) -> list[Row]:
     """Predict steps on clusters with the software's constants of here and a cluster's network."""
     costs = replace(here, **NETWORK)
     rows = []
+    for way, servers in WAYS.items():
+        step = predict(costs, Layout(1, NODE_RANKS, NODE_CORES, servers), CLUSTER)
+        rows.append(row(f"node/{way}", "model", np.array([step.seconds]), **_parts(step)))
+    inside = Layout(1, NODE_RANKS, NODE_CORES, WAYS["inside"])
+    limit = first_limit(costs, inside, CLUSTER)
+    facts = {} if limit is None else {"limit": limit.what, "limit_nodes": limit.nodes}
     for nodes in NODES:
-        step = predict(costs, Layout(nodes, NODE_RANKS, NODE_CORES), CLUSTER)
-        rows.append(row(f"cluster/{nodes}", "model", np.array([step.seconds]), **_parts(step)))
-    limit = first_limit(costs, Layout(1, NODE_RANKS, NODE_CORES), CLUSTER)
-    return rows if limit is None else [{**one, "limit": limit.what, "limit_nodes": limit.nodes} for one in rows]
+        step = predict(costs, replace(inside, nodes=nodes), CLUSTER)
+        rows.append(row(f"cluster/{nodes}", "model", np.array([step.seconds]), **_parts(step), **facts))
+    return rows
 
 
 def _parts(step: Step) -> dict[str, float]:
@@ -112,7 +120,8 @@ def _measure(folder: Path) -> list[Row]:
             found = _Run.of(hosts, layer, folder / f"{layer.name}-{hosts}")
             work = work or found.work()  # the first is that on one host
             layout = Layout(hosts, 1, cores / hosts, 1.0 if layer.name == "with-ranks" else 1.0 / hosts)
-            step = predict(costs, layout, _on_hosts(work, hosts))
+            # What disturbs this machine disturbs all its hosts at once.
+            step = predict(replace(costs, noise=0.0), layout, _on_hosts(work, hosts))
             case = f"{layer.name}/hosts/{hosts}"
             rows += [
                 row(case, "measured", found.step_seconds, elements=SIDE * SIDE),

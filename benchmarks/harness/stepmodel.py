@@ -66,7 +66,8 @@ class Layout:
     cores : float
         Cores of a node for ranks and server together; a fraction where hosts share a machine.
     servers : float
-        Servers per node: 1 on every node, less where nodes ask servers elsewhere, 0 for a model inside every rank.
+        Cores on which the models of a node run: 1 for a server with one thread on every node, less where nodes ask
+        servers elsewhere, 0 for a model inside every rank.
     """
 
     nodes: int
@@ -214,7 +215,7 @@ def _node(costs: Costs, layout: Layout, work: Work, mine: float) -> float:
     if layout.servers == 0:
         return max(mine + asked, layout.ranks * (mine + asked) / layout.cores)
     way = costs.round_trip
-    batch = layout.ranks * asked / min(layout.servers, 1.0)  # of all nodes that a server answers
+    batch = layout.ranks * asked / layout.servers  # of all nodes that a server answers
     if layout.remote:
         way = costs.relay + layout.ranks * work.elements * work.question * costs.relay_byte
     meanwhile = work.elements * work.audited * work.truth
