@@ -4,7 +4,6 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
@@ -16,6 +15,8 @@ _PARTS = ("work", "answer", "halo", "sum", "noise", "ledger", "samples", "looks"
 _COLOURS = dict(
     zip(_PARTS, ("#8fa3b5", SERIES[5], LINE, FAINT, "#d9dee3", SERIES[1], SERIES[3], SERIES[4], SERIES[2]), strict=True)
 )
+# What is faint in a bar would not be seen as a line.
+_LINES = {"noise": "#9aa4ad", "halo": "#b08968"}
 _HEIGHT, _BAR = 3.0, 0.38
 
 
@@ -23,7 +24,7 @@ def draw_scaling(name: str, rows: Sequence[Row], path: Path) -> Path | None:
     """Draw a benchmark of a step on many nodes.
 
     On the left a bar for each number of hosts, made of the model's parts, and beside it what was measured; on the right
-    the model's step over the number of nodes, part upon part.
+    the parts of the model's step over the number of nodes, a line each.
 
     Parameters
     ----------
@@ -85,26 +86,19 @@ def _words(case: str) -> str:
 
 def _draw_clusters(axes: Axes, clusters: Sequence[Row]) -> None:
     nodes = [int(str(row["case"]).partition("/")[2]) for row in clusters]
-    parts = [part for part in _PARTS if any(float(row[f"{part}_s"]) > 0 for row in clusters)]
-    heights = np.array([[float(row[f"{part}_s"]) for row in clusters] for part in parts])
-    axes.stackplot(nodes, heights, labels=parts, colors=[_COLOURS[part] for part in parts], linewidth=0)
+    for part in _PARTS:
+        seconds = [float(row[f"{part}_s"]) or math.nan for row in clusters]  # none has no place on the axis
+        axes.plot(nodes, seconds, color=_LINES.get(part, _COLOURS[part]), label=part)
     axes.set_xscale("log")
+    axes.set_yscale("log")
     axes.set_xlim(nodes[0], nodes[-1])
     axes.set_xticks([10**power for power in range(int(math.log10(nodes[-1])) + 1)])
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}".replace(",", " "))
-    axes.yaxis.set_major_formatter(lambda value, _: seconds_text(value) if value else "0")
+    axes.yaxis.set_major_formatter(lambda value, _: seconds_text(value))
     axes.set_xlabel("nodes of 64 ranks (arithmetic)")
     limit = clusters[0].get("limit_nodes")
     if limit is not None:
-        axes.axvline(float(limit), color=INK, linewidth=0.8)
-        axes.annotate(
-            f"{clusters[0]['limit']} takes a tenth\nfrom {int(limit)} nodes on",
-            (float(limit), axes.get_ylim()[1]),
-            xytext=(-5, -4),
-            textcoords="offset points",
-            ha="right",
-            va="top",
-            fontsize=7.5,
-        )
+        axes.axvline(float(limit), color=INK, linewidth=0.6, linestyle=":")
+        axes.set_title(f"{clusters[0]['limit']} takes a tenth of a step from {int(limit)} nodes on")
     quiet(axes)
