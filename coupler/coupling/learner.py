@@ -136,6 +136,7 @@ class Learner:
         self._incumbent: int | None = None
         self._latest = 0
         self._resumable: tuple[tuple[int, ...], ...] = ()
+        self._outcome_seen = False
         self._looked_at = time.monotonic()
         self.learns = learning.mode != "off"
         self.worthwhile = True
@@ -164,7 +165,10 @@ class Learner:
         """Add to this rank's counts whether it sees the outcome of the round under way. Collective: no."""
         if self.training and self._nodes.leads:
             self._publish_failure()
-            self._route.counts.rounds_done = int(self._rounds.published(self._round))
+            # Thousands of nodes that ask a shared file system in every step would be all it has to do: the others
+            # begin to look once rank 0 has seen it.
+            if self._nodes.first or self._outcome_seen:
+                self._route.counts.rounds_done = int(self._rounds.published(self._round))
 
     def end_step(self, step: int, totals: Counts, *, may_start: bool) -> ModelCard | None:
         """Take in the reduced counts; start a round if one is due, finish one if it has ended.
@@ -186,6 +190,7 @@ class Learner:
         Collective: yes at steps where a round starts (samples are gathered), otherwise no.
         """
         self._available += totals.samples
+        self._outcome_seen = self.training and totals.rounds_done > 0
         self._keep_shares = self._shares_of(totals)
         if self.training:
             return self._finish_round() if self._round_ended(step, totals) else None
