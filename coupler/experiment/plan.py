@@ -126,11 +126,11 @@ def read_plan(path: Path) -> Plan:
     Collective: no.
     """
     file = _absolute(_checked(_parsed(path), path), path.resolve().parent)
-    base = read_case(file.case, [])
+    if not (file.grid or file.ranges):
+        raise ConfigError(f"{path}: there is nothing to compare. Name keys and their values under [grid].")
+    base = read_case(file.case)
     combined = _changed(base, file.set, path)
     configurations = {one.name: one for one in _configurations(combined, file, path)}
-    if len(configurations) == 0:
-        raise ConfigError(f"{path}: there is nothing to compare. Name keys and their values under [grid].")
     return Plan(file, combined, tuple(configurations.values()))
 
 
