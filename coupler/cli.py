@@ -25,6 +25,7 @@ from coupler.summary import STOPPED
 if TYPE_CHECKING:
     from coupler.bench import Row
     from coupler.config import ControllerSection
+    from coupler.experiment import Outcome, Results
     from coupler.simulation import Simulation
     from coupler.summary import Summary
 
@@ -211,6 +212,30 @@ def bench(
         write(rows, json)
 
 
+@app.command()
+def experiment(
+    file: Annotated[Path, typer.Argument(help="the experiment's file (TOML)")],
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="its folder; experiments/NAME if left out")
+    ] = None,
+    only: Annotated[
+        str | None,
+        typer.Option("--only", metavar="K/N", help="every N-th configuration from the K-th on, as a job array does"),
+    ] = None,
+) -> None:
+    """Compare settings of a case, on recorded truth or in whole runs; what is done already is not done again."""
+    _share_the_node()
+    from coupler.experiment import Experiment, read_plan
+
+    carried_out = Experiment(read_plan(file), file, out or Path("experiments") / file.stem)
+    if only is not None and "/" not in only:
+        carried_out.run_one(only)
+    elif only is not None:
+        carried_out.run_slice(_slice_of(only), _print_outcome)
+    else:
+        _print_results(carried_out.run(_print_outcome), carried_out.folder)
+
+
 def main() -> None:
     """Run the command line: one sentence and exit code 2 for a user's mistake, an abort of all ranks for ours."""
     sys.path.insert(0, str(Path.cwd()))  # as `python -m coupler` does: my_kernel:MyKernel may be here
@@ -314,6 +339,37 @@ def _abort(message: str, code: int) -> NoReturn:
         abort(message, code)
     print(message, file=sys.stderr)
     sys.exit(code)
+
+
+def _slice_of(only: str) -> slice:
+    """Read ``K/N``, counted from 1: the K-th of every N."""
+    number, _, of = only.partition("/")
+    if not (number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
+        raise ConfigError(f"--only {only}: write K/N with K from 1 to N, for example --only 3/8.")
+    return slice(int(number) - 1, None, int(of))
+
+
+def _print_outcome(outcome: "Outcome", ended: int, of: int) -> None:
+    settings = ", ".join(f"{key.rpartition('.')[2]} = {value}" for key, value in outcome.settings.items())
+    said = f"{outcome.speedup:5.2f}×  loss {outcome.true_loss:.4f}  accepted {outcome.accepted_share:6.1%}"
+    if outcome.status == "failed":
+        said = f"[red]failed[/red]  {escape(outcome.sentence)}"
+    _console.print(f"{ended:4d} of {of}  {outcome.name}  {said}  [dim]{escape(settings)}[/dim]")
+
+
+def _print_results(results: "Results", folder: Path) -> None:
+    best, count = results.best, len(results.outcomes)
+    failed = sum(one.status == "failed" for one in results.outcomes)
+    _console.print(
+        f"{count - failed} configurations done, {failed} failed, {results.missing} missing: {folder}/table.csv"
+    )
+    if best is None:
+        _console.print("None kept its certified loss at or below the target: no best case is written.")
+        return
+    _console.print(
+        f"best       {best.name}: {best.speedup:.2f}× physics alone, certified loss {best.loss_bound:.4f} of "
+        f"{best.target:g}\ncase       {folder}/best.toml\npicture    {folder}/pareto.png"
+    )
 
 
 def _print_summary(summary: "Summary", folder: Path, section: "ControllerSection") -> None:
