@@ -206,6 +206,22 @@ def test_a_case_runs_on_a_workstation_in_a_folder_of_its_own(site: Site) -> None
     assert (summary.status, summary.ranks) == ("finished", 2)
 
 
+def test_a_run_that_loses_a_rank_ends_as_if_nothing_had_been(site: Site) -> None:
+    settings = (*PHYSICS[:2], "--set", "run.steps=1500", "--set", "run.checkpoint_every=250", *PHYSICS[-2:])
+    torn, whole = site.runs / "torn", site.runs / "whole"
+    running = site.start("run.sh", HEAT, "2", *settings, "--out", torn)
+    running.until(lambda: list(torn.glob("checkpoints/*")), within=SOON_SECONDS)
+
+    os.kill(a_rank(site.processes, str(torn)), signal.SIGKILL)
+    finished = running.end(RUN_SECONDS)
+    ended = site.run("run.sh", HEAT, "2", *settings, "--out", whole, seconds=RUN_SECONDS)
+
+    assert finished.returncode == ended.code == 0, finished.stdout
+    assert "going on from its last checkpoint" in finished.stdout
+    hashes = {read_summary(folder / "summary.json").state_sha256 for folder in (torn, whole)}
+    assert len(hashes) == 1
+
+
 def test_a_mistake_in_a_case_is_one_sentence_and_code_2(site: Site) -> None:
     ended = site.run("local.sh", HEAT, "2", "--set", "run.stps=3", seconds=RUN_SECONDS)
 
@@ -349,6 +365,12 @@ def test_a_heterogeneous_slurm_job_has_ranks_on_one_host_and_the_server_on_anoth
     assert summary.decisions.accepted > 0
     assert sum("--het-group=1" in line for line in site.log) == 1
     assert not [line for host in hosts.hosts for line in host.processes().values() if "ray" in line]
+
+
+def a_rank(processes: "Processes", folder: str) -> int:
+    """The process of a rank of the run in a folder."""
+    words = {pid: line.split(" ") for pid, line in processes.alive().items() if folder in line}
+    return next(pid for pid, (first, *_) in words.items() if Path(first).name.startswith("python"))
 
 
 def slurm(task: str | None = None) -> dict[str, str]:
