@@ -23,8 +23,8 @@ ASYNCHRONOUS = "learning.mode=asynchronous"
 # Forty seconds of a patient kernel, long after its first model; and never.
 STEPS = 2000
 MANY, ENDLESS = f"run.steps={STEPS}", "run.steps=100000000"
-# For what takes its time until a test says that it need not: seconds from then on.
-ENOUGH = "run.steps=6000"
+# Two minutes with steps as long as that, for what takes its time; seconds once a test says that it need not.
+LONG_STEP, ENOUGH = 0.1, "run.steps=1200"
 # What the model answers is what the fields become.
 MODE = "controller.mode=surrogate"
 LONG_SECONDS = 120.0
@@ -41,7 +41,12 @@ class Patience:
 
     @property
     def settings(self) -> tuple[str, str]:
-        return f'kernel.name="{PLUGINS}/kernels.py:Patient"', f'kernel.params={{file = "{self.file}"}}'
+        return self.every(0.02)
+
+    def every(self, seconds: float) -> tuple[str, str]:
+        """The same, with so long a step."""
+        params = f'{{file = "{self.file}", seconds = {seconds}}}'
+        return f'kernel.name="{PLUGINS}/kernels.py:Patient"', f"kernel.params={params}"
 
     def end(self) -> None:
         self.file.touch()
@@ -53,7 +58,7 @@ def patience(tmp_path: Path) -> Patience:
 
 
 def test_a_server_that_dies_twice_is_started_twice(processes: "Processes", start: "Start", patience: Patience) -> None:
-    run = start("heat.toml", 2, *patience.settings, ASYNCHRONOUS, ENOUGH)
+    run = start("heat.toml", 2, *patience.every(LONG_STEP), ASYNCHRONOUS, ENOUGH)
     run.until_a_model_answers()
 
     for _ in range(2):
@@ -97,7 +102,7 @@ def test_a_server_that_dies_at_once_every_time_is_given_up(start: "Start", patie
     poison = patience.file.with_name("poison")
     model = (f'surrogate.name="{PLUGINS}/models.py:Poisonous"', f'surrogate.params={{file = "{poison}"}}')
     often = ("ray.restarts=2", "learning.growth=0.99")
-    run = start("heat.toml", 2, *patience.settings, *model, ASYNCHRONOUS, MODE, ENOUGH, *often)
+    run = start("heat.toml", 2, *patience.every(LONG_STEP), *model, ASYNCHRONOUS, MODE, ENOUGH, *often)
     run.until_a_model_answers()
 
     poison.touch()
@@ -148,7 +153,9 @@ def test_a_deterministic_run_ends_with_its_server_where_there_is_no_other(
 def test_a_server_that_never_moves_again_is_ended_and_another_takes_its_place(
     processes: "Processes", start: "Start", patience: Patience
 ) -> None:
-    run = start("heat.toml", 2, *patience.settings, ASYNCHRONOUS, ENOUGH, "exchange.deadline=0.5", "ray.silence=3")
+    run = start(
+        "heat.toml", 2, *patience.every(LONG_STEP), ASYNCHRONOUS, ENOUGH, "exchange.deadline=0.5", "ray.silence=3"
+    )
     run.until_a_model_answers()
     server = one(processes, "ray::Server")
 
@@ -168,7 +175,7 @@ def test_a_server_that_never_moves_again_is_ended_and_another_takes_its_place(
 def test_ray_is_started_again_as_a_whole(
     processes: "Processes", start: "Start", patience: Patience, victim: str
 ) -> None:
-    run = start("heat.toml", 2, *patience.settings, ASYNCHRONOUS, ENOUGH)
+    run = start("heat.toml", 2, *patience.every(LONG_STEP), ASYNCHRONOUS, ENOUGH)
     run.until_a_model_answers()
     before = one(processes, "ray::Server")
 
@@ -210,7 +217,9 @@ def test_a_server_that_stands_still_costs_each_rank_one_deadline(
 def test_a_round_whose_trainer_is_killed_brings_its_model_all_the_same(
     processes: "Processes", start: "Start", patience: Patience
 ) -> None:
-    run = start("heat.toml", 2, *patience.settings, ASYNCHRONOUS, ENOUGH, "learning.budget=2", "learning.growth=0.99")
+    run = start(
+        "heat.toml", 2, *patience.every(LONG_STEP), ASYNCHRONOUS, ENOUGH, "learning.budget=2", "learning.growth=0.99"
+    )
     run.running.until(lambda: find(processes, "ray::TrainingActor.train"), within=LONG_SECONDS)
 
     os.kill(one(processes, "ray::TrainingActor.train"), signal.SIGKILL)
@@ -313,8 +322,9 @@ def test_a_model_that_answers_nonsense_is_vetoed_and_the_physics_stays(couple: "
 
 
 def find(processes: "Processes", name: str) -> int | None:
-    """Find a process of this test by what its first word ends with: a title that Ray gave, or a program."""
-    return next((pid for pid, command in processes.alive().items() if command.split(" ")[0].endswith(name)), None)
+    """Find a process of this test by its first word: a title that Ray gave, whatever it is at, or a program."""
+    words = {pid: command.split(" ")[0] for pid, command in processes.alive().items()}
+    return next((pid for pid, word in words.items() if word.startswith(name) or word.endswith(name)), None)
 
 
 def one(processes: "Processes", name: str) -> int:

@@ -17,9 +17,10 @@ from benchmarks.harness.chaos.inspection import unreadable
 from benchmarks.harness.chaos.job import Job
 
 ROOT = Path(__file__).parents[3]
+_SMALL = ("output.pictures=false", "surrogate.params={members=1,width=8,depth=1,epochs=2}")
 CASES = {
-    "bz": (ROOT / "tests/e2e/bz.toml", ("output.pictures=false", "grid.shape=[32,32]", "learning.first=3000")),
-    "heat": (ROOT / "tests/e2e/heat.toml", ("run.steps=200",)),
+    "bz": (ROOT / "tests/e2e/bz.toml", (*_SMALL, "grid.shape=[32,32]", "learning.first=3000")),
+    "heat": (ROOT / "tests/e2e/heat.toml", (*_SMALL, "run.steps=200")),
 }
 # So that a run that lost something is not longer in finding out than a trial may take.
 _QUICK = ("ray.silence=4", "exchange.deadline=1", "exchange.patience=90", "learning.budget=1")

@@ -14,13 +14,13 @@ from coupler.kernels.heat import Heat
 class Patient(Heat):
     """Takes its time, as expensive kernels do, until a file is there that says not to."""
 
-    def __init__(self, *, file: str) -> None:
-        self.file = Path(file)
+    def __init__(self, *, file: str, seconds: float = 0.02) -> None:
+        self.file, self.seconds = Path(file), seconds
         super().__init__()
 
     def step(self, state, grid, dt, evaluate):
         if not self.file.exists():
-            time.sleep(0.02)
+            time.sleep(self.seconds)
         super().step(state, grid, dt, evaluate)
 
 
