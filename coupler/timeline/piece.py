@@ -100,6 +100,19 @@ class PieceFile:
         self._file.close()
 
 
+def make_room(folder: Path) -> None:
+    """Make the folder of the pieces; what a run left that goes on from there is put aside, as its clock was another.
+
+    Collective: no; one rank calls it.
+    """
+    number = 1
+    while (aside := folder.with_name(f"{folder.name}-{number}")).exists():
+        number += 1
+    if folder.exists():
+        folder.rename(aside)
+    folder.mkdir()
+
+
 def read_piece(path: Path, most: int | None = None) -> Piece:
     """Read a piece; half a span at its end, which is just being written or was cut off, does not count.
 
