@@ -156,8 +156,8 @@ def test_a_stopwatch_passes_on_what_it_times(folder: Path) -> None:
     timeline.close()
 
     (span,) = read_piece(folder / "trace" / "rank-000000.spans").spans
-    assert HEAD.names[span[0]] == "halo"
-    assert 0 < span[2] - span[1] == pytest.approx(watch.seconds["halo"] * 1e9, abs=2)
+    assert HEAD.names[int(span[0])] == "halo"
+    assert 0 < span[2] - span[1] == watch.seconds["halo"]
 
 
 def test_every_activity_of_the_stopwatch_has_a_name_in_a_piece(folder: Path) -> None:
