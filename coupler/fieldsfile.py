@@ -271,8 +271,10 @@ def _hyperslab(file: str, name: str, index: int, count: int, grid: Grid, stored:
     rank = grid.ndim + 1
     start = " ".join(["0"] * grid.ndim)
     whole = f'Dimensions="{count} {stored}" NumberType="Float" Precision="8"'
+    # VTK's reader takes as many numbers as the three dimensions of the mesh's cells say, not the file's.
+    cells = " ".join(["1"] * (3 - grid.ndim) + [stored])
     return (
-        f'<DataItem ItemType="HyperSlab" Dimensions="{stored}"><DataItem Dimensions="3 {rank}" Format="XML">'
+        f'<DataItem ItemType="HyperSlab" Dimensions="{cells}"><DataItem Dimensions="3 {rank}" Format="XML">'
         f"{index} {start} {' '.join(['1'] * rank)} 1 {stored}</DataItem>"
         f'<DataItem {whole} Format="HDF">{file}:/{name}</DataItem></DataItem>'
     )

@@ -4,6 +4,7 @@ Nothing is asked of the run and nothing is locked. Files are opened anew at ever
 shows what another machine wrote only to whoever opens a file after that.
 """
 
+import os
 import time
 import tomllib
 from collections.abc import Callable, Sequence
@@ -130,6 +131,9 @@ class Watch:
         """Read the lines that have come since the last look; half a line is left for the next."""
         try:
             with self._folder.metrics.open("rb") as file:
+                if file.seek(0, os.SEEK_END) < self._read_until:  # a run that goes on from before has cut it
+                    self._read_until = 0
+                    self._sight = replace(self._sight, recent=())
                 file.seek(self._read_until)
                 new = file.read()
         except FileNotFoundError:

@@ -45,7 +45,7 @@ from coupler.records import TAKEOVERS, Event, EventKind
 from coupler.runfolder import RunFolder, claim
 from coupler.summary import FINISHED, STOPPED, ModelSummary, Summary
 from coupler.tape import TapeCall
-from coupler.timeline import Head, Timeline, write_trace
+from coupler.timeline import Head, Timeline, make_room, write_trace
 from coupler.tracking import Start, Teller, open_trackers
 
 if TYPE_CHECKING:
@@ -358,7 +358,7 @@ class Session:
     def _start_timeline(self, started: ExitStack) -> Timeline:
         """Begin to note what this rank does when, on the clock of rank 0's node."""
         folder, nodes, watch = self.folder.trace, self._nodes, self._stopwatch
-        on_first(nodes.job, folder.mkdir)
+        on_first(nodes.job, lambda: make_room(folder))
         offset = clock_offset(nodes)
         leaders = nodes.job.allgather(nodes.leads)
         number = sum(leaders[: nodes.job.rank + 1]) - 1 if nodes.leads else 0

@@ -78,7 +78,8 @@ def field_arrays(run: Path | str) -> Any:
         ) from None
     if not path.is_file():
         raise CouplerError(f"{path} is missing, so there are no fields to open: give the folder of a run of a kernel.")
-    return xarray.open_dataset(path, engine="h5netcdf")
+    # Columns beside the fields may have dimensions without a name of their own.
+    return xarray.open_dataset(path, engine="h5netcdf", phony_dims="sort")
 
 
 def _pandas() -> Any:

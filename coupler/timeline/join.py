@@ -78,15 +78,15 @@ def _names(head: Head) -> Iterator[dict[str, Any]]:
 
 
 def _spans(piece: Piece, began: int) -> Iterator[dict[str, Any]]:
-    head, shift = piece.head, piece.head.offset - began
+    head, shift = piece.head, (piece.head.offset - began) / 1e3
     for code, started, stopped, step in piece.spans.tolist():
-        name = head.names[code] if 0 <= code < len(head.names) else str(code)
+        name = head.names[int(code)] if 0 <= code < len(head.names) else str(code)
         process, lane = head.rank, _IO_LANE if name in _IO else _RANK_LANE
         if name == _MODEL:
             process, lane = _SERVERS + head.node, head.rank
-        event = {"ph": "X", "name": name, "pid": process, "tid": lane, "ts": (started + shift) / 1e3}
-        event["dur"] = max(stopped - started, 0) / 1e3
-        yield event | ({"args": {"step": step}} if step else {})
+        event = {"ph": "X", "name": name, "pid": process, "tid": lane, "ts": round(started * 1e6 + shift, 3)}
+        event["dur"] = round(max(stopped - started, 0.0) * 1e6, 3)
+        yield event | ({"args": {"step": int(step)}} if step else {})
 
 
 def _trainings(folder: Path, began: int) -> Iterator[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""The timeline of one rank: spans from when to when, kept as numbers and written in pieces while the run goes on."""
+"""The timeline of one rank: spans from when to when, kept as numbers and written to its piece while the run goes on."""
 
 import time
 from array import array
@@ -31,7 +31,7 @@ class Timeline:
 
     def __init__(self, path: Path, head: Head, most: int) -> None:
         self._file = PieceFile(path, head)
-        self._buffer = array("q")
+        self._buffer = array("d")
         self._left = most
         self._written = time.monotonic()
 
@@ -51,7 +51,7 @@ class Timeline:
         """
         if self._left > 0:
             self._left -= 1
-            self._buffer.extend((_CODES[name], int(started * 1e9), int(stopped * 1e9), step))
+            self._buffer.extend((_CODES[name], started, stopped, step))
 
     def end_step(self, step: int, started: float, stopped: float) -> None:
         """Take a step, and write what there is if it is much or old. Collective: no."""
@@ -62,7 +62,7 @@ class Timeline:
     def write(self) -> None:
         """Write what there is; whoever reads the piece then sees it. Collective: no."""
         self._file.append(self._buffer)
-        self._buffer = array("q")
+        self._buffer = array("d")
         self._written = time.monotonic()
 
     def close(self) -> None:

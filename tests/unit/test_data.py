@@ -3,6 +3,7 @@
 from importlib.util import find_spec
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -127,6 +128,7 @@ def fields(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
         file = FieldsFile(tmp_path / "fields.h5", grid, kinds)
         for step in range(3):
             state["u"].interior[...] = step
+            state["w"].interior[...] = np.arange(state["w"].interior.size).reshape(grid.local_shape)
             file.write(state, step, 0.5 * step)
     return tmp_path
 
@@ -143,6 +145,24 @@ def test_xarray_opens_the_fields_with_time_and_axes_as_coordinates(fields: Path)
         assert data["u"].attrs["units"] == "K"
         assert float(data["u"].sel(time=1.0).mean()) == 2.0
         assert float(data["axis0"][0]) == pytest.approx(0.5 / data.sizes["axis0"])
+
+
+@pytest.mark.skipif(find_spec("vtkmodules") is None, reason="VTK is not installed: pip install vtk")
+def test_the_reader_of_paraview_finds_every_step_bit_by_bit(fields: Path) -> None:
+    from vtkmodules.util.numpy_support import vtk_to_numpy
+    from vtkmodules.vtkIOXdmf2 import vtkXdmfReader
+
+    reader = vtkXdmfReader()
+    reader.SetFileName(str(fields / "fields.xdmf"))
+    for step in range(3):
+        reader.UpdateTimeStep(0.5 * step)
+        found = reader.GetOutputDataObject(0)
+        while found.IsA("vtkMultiBlockDataSet"):
+            found = found.GetBlock(0)
+        with h5py.File(fields / "fields.h5") as file:
+            for name in ("u", "w"):
+                shown = vtk_to_numpy(found.GetCellData().GetArray(name))
+                np.testing.assert_array_equal(shown, file[name][step].ravel())
 
 
 @pytest.mark.skipif(find_spec("xarray") is not None, reason="xarray is installed, so nothing is missing")

@@ -128,12 +128,12 @@ def test_every_picture_of_the_description_is_one_step_of_the_data(written: Path,
             start, stride, count = np.array(_numbers(selection), dtype=int).reshape(_dimensions(selection))
             assert start.tolist() == [index] + [0] * grid.ndim
             assert (stride == 1).all()
-            assert _dimensions(slab) == grid.shape
+            assert _dimensions(slab) == (1,) * (3 - grid.ndim) + grid.shape
             assert source.text is not None
             with h5py.File(written) as file:
                 chosen = file[source.text.split(":/")[1]][tuple(map(slice, start, start + count))]
             np.testing.assert_array_equal(
-                chosen.reshape(_dimensions(slab)), _state(grid, step)[attribute.attrib["Name"]].interior
+                chosen.reshape(grid.shape), _state(grid, step)[attribute.attrib["Name"]].interior
             )
 
 

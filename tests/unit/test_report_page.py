@@ -145,14 +145,14 @@ def test_a_film_of_a_long_run_on_a_large_grid_stays_small(tmp_path: Path) -> Non
     def noise(name: str, time: float, places: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
         return np.random.default_rng(0).random(places[0].shape)
 
-    folder = write_run(tmp_path / "run", shape=(700, 350), steps=60, every=1, fill=noise)
+    folder = write_run(tmp_path / "run", shape=(700, 350), steps=60, every=1, fill=noise, fields=(Field("u"),))
 
     film = film_of(read_recording(folder / "fields.h5"))
 
     assert len(film.moments) == 48 and "48 of 61 moments" in film.note
     assert film.moments[0].startswith("step 0,") and film.moments[-1].startswith("step 60,")
     # Noise is what compresses worst.
-    assert sum(len(layer) for strip in film.strips for layer in strip.layers) < 20e6
+    assert sum(len(layer) for strip in film.strips for layer in strip.layers) < 10e6
 
 
 def test_where_a_line_is_not_finite_it_is_broken(tmp_path: Path) -> None:
@@ -345,7 +345,8 @@ def test_a_page_that_is_no_html_file_or_cannot_be_written_is_refused(tmp_path: P
 def test_fields_without_a_moment_are_a_gap(tmp_path: Path) -> None:
     folder = _with_case(write_run(tmp_path / "run"))
     with h5py.File(folder / "fields.h5", "r+") as file:
-        file["time"].resize(0, axis=0)
+        del file["time"]
+        file["time"] = np.empty(0)
 
     run = read_dossier(folder, "run")
 

@@ -123,6 +123,18 @@ def test_one_step_alone_has_no_rate_and_two_at_the_same_time_neither(folder: Pat
     assert (together.rate, together.seconds_left) == (0.0, None)
 
 
+def test_a_run_that_went_back_to_a_checkpoint_is_followed_from_there(folder: Path, metrics: MetricsFile) -> None:
+    metrics.extend([_step(1), _step(2), _step(3)])
+    seen = Watch(folder)
+    seen.look()
+
+    first = (folder / "metrics.jsonl").read_bytes().splitlines(keepends=True)[0]
+    (folder / "metrics.jsonl").write_bytes(first)
+    sight = seen.look()
+
+    assert sight.step == 1
+
+
 def test_silence_is_counted_from_the_last_thing_that_was_new(folder: Path, metrics: MetricsFile) -> None:
     clock = Clock()
     seen = Watch(folder, clock)
