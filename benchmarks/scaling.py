@@ -95,7 +95,7 @@ def cluster(here: Costs) -> list[Row]:
         rows.append(row(f"node/{way}", "model", np.array([step.seconds]), **_parts(step)))
     inside = Layout(1, NODE_RANKS, NODE_CORES, WAYS["inside"])
     limit = first_limit(costs, inside, CLUSTER)
-    facts = {} if limit is None else {"limit": limit.what, "limit_nodes": limit.nodes}
+    facts: dict[str, str | int] = {} if limit is None else {"limit": limit.what, "limit_nodes": limit.nodes}
     for nodes in NODES:
         step = predict(costs, replace(inside, nodes=nodes), CLUSTER)
         rows.append(row(f"cluster/{nodes}", "model", np.array([step.seconds]), **_parts(step), **facts))

@@ -65,9 +65,7 @@ class TrainingActor(Actor):
             if version is not None:
                 _load(servers, operator, version, asked.needed)
             ended = time.perf_counter()
-            rounds.publish(
-                number, RoundOutcome(candidate=version, sentence=outcome.sentence, began=began, ended=ended)
-            )
+            rounds.publish(number, RoundOutcome(candidate=version, sentence=outcome.sentence, began=began, ended=ended))
 
 
 def _load(servers: Sequence[Any], operator: int, version: int, needed: Sequence[int]) -> None:

@@ -98,7 +98,7 @@ def works(site: Site, **more: str) -> Ended:
     """Run a case whose run folder is runs/x, by a stand-in of mpirun."""
     site.stand_in("mpirun")
     out = site.runs / "x"
-    return site.run("run.sh", "case.toml", "4", "--out", out, STUB_RUN=str(out), **more)
+    return site.run("run.sh", "case.toml", "4", "--out", out, STUB_RUN=str(out), seconds=SOON_SECONDS, **more)
 
 
 @pytest.mark.parametrize(
@@ -190,7 +190,7 @@ def test_ranks_get_cores_of_their_own_where_there_are_enough(
     site.stand_in("mpirun")
     site.ends_with("0")
 
-    ended = site.run("ranks.sh", "4", "coupler", "doctor", STUB_KIND=kind, **surroundings)
+    ended = site.run("ranks.sh", "4", "coupler", "doctor", STUB_KIND=kind, seconds=SOON_SECONDS, **surroundings)
 
     assert ended.code == 0, ended.said
     assert said in site.log[0]
@@ -266,6 +266,7 @@ def test_a_pbs_job_whose_time_is_nearly_up_sends_off_the_next(site: Site, tmp_pa
 
     ended = site.run(
         "pbs.sh",
+        seconds=SOON_SECONDS,
         CASE=str(HEAT),
         SETTINGS="run.steps=3",
         STUB_RUN=str(site.runs / "heat-7"),

@@ -1,7 +1,7 @@
 """Faults: which process, which signal, when, in which run. The same seed draws the same list."""
 
 import random
-import signal
+import signal as signals
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
@@ -67,9 +67,9 @@ class Fault:
         return self.victim in FATAL
 
     @property
-    def sent(self) -> signal.Signals:
+    def sent(self) -> signals.Signals:
         """The signal."""
-        return signal.Signals[f"SIG{self.signal}"]
+        return signals.Signals[f"SIG{self.signal}"]
 
     def __str__(self) -> str:
         lasts = "" if self.signal != "STOP" else " for good" if self.lasts == float("inf") else f" {self.lasts:.1f} s"
