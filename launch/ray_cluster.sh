@@ -40,11 +40,11 @@ start() { # NODE OPTIONS...
   exec {hold}> >(
     let_go
     exec "$here/on_node.sh" "$node" env "PYTHONPATH=$here/..${PYTHONPATH:+:$PYTHONPATH}" \
-      "$python" -m coupler.serving.node "$folder" "$@" >"$work/$number" 2>&1
+      "$python" -m coupler.serving.node "$@" >"$work/$number" 2>&1
   )
   keepers+=("$!")
   holds+=("$hold")
-  echo "$token" >&"$hold"
+  printf '%s\n' "$token" "$folder" >&"$hold"
 }
 
 # Close this process's copies of the pipes: a node ends when the last copy is closed.

@@ -1,8 +1,9 @@
 """One node of a Ray cluster that lives as long as somebody holds its standard input open.
 
-``launch/ray_cluster.sh`` starts one on every node of a job, ``python -m coupler.serving.node FOLDER``. The first line
-of the input is the token. Once Ray is there it says ``ready ADDRESS:PORT``, the address of the cluster, and when the
-input closes, however that came about, a reaper ends all that was started and removes the folder.
+``launch/ray_cluster.sh`` starts one on every node of a job. The first line of the input is the token, the second the
+folder to work in: on a command line everybody could read the one, and the reaper would take whoever carries this
+command to its node for a process of the folder. Once Ray is there it says ``ready ADDRESS:PORT``, the address of the
+cluster, and when the input closes, however that came about, a reaper ends all that was started and removes the folder.
 """
 
 import argparse
@@ -110,7 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _end)
     token = sys.stdin.readline().strip()
-    folder: Path = options.folder
+    folder = Path(sys.stdin.readline().strip())
     folder.mkdir(mode=0o700)
     with ray_environment({}):
         reaper = Reaper(folder)
@@ -131,7 +132,6 @@ def _end(number: int, frame: FrameType | None) -> NoReturn:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="coupler.serving.node", description="One node of a Ray cluster.")
-    parser.add_argument("folder", type=Path, help="where Ray works; made here, on this node")
     place = parser.add_mutually_exclusive_group(required=True)
     place.add_argument("--alone", action="store_true", help="the only node, on loopback")
     place.add_argument("--towards", metavar="NODE", default="", help="the head of a cluster with this other node")

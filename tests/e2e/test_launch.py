@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -73,9 +73,18 @@ class Site:
         file = self.processes.folder / "log"
         return file.read_text().splitlines() if file.exists() else []
 
-    def run(self, script: str, *words: str | Path, seconds: float = SOON_SECONDS, **more: str) -> "Ended":
-        command = [str(LAUNCH / script), *map(str, words)]
-        finished = self.processes.run(command, timeout=seconds, environment={**self.environment, **more})
+    def run(
+        self,
+        script: str,
+        *words: str | Path,
+        seconds: float = SOON_SECONDS,
+        given: Mapping[str, str] | None = None,
+        **more: str,
+    ) -> "Ended":
+        surroundings = {**self.environment, **(given or {}), **more}
+        finished = self.processes.run(
+            [str(LAUNCH / script), *map(str, words)], timeout=seconds, environment=surroundings
+        )
         return Ended(finished.returncode, finished.stdout)
 
     def start(self, script: str, *words: str | Path, **more: str) -> "Running":
@@ -98,7 +107,7 @@ def works(site: Site, **more: str) -> Ended:
     """Run a case whose run folder is runs/x, by a stand-in of mpirun."""
     site.stand_in("mpirun")
     out = site.runs / "x"
-    return site.run("run.sh", "case.toml", "4", "--out", out, STUB_RUN=str(out), seconds=SOON_SECONDS, **more)
+    return site.run("run.sh", "case.toml", "4", "--out", out, given={"STUB_RUN": str(out), **more})
 
 
 @pytest.mark.parametrize(
@@ -190,7 +199,7 @@ def test_ranks_get_cores_of_their_own_where_there_are_enough(
     site.stand_in("mpirun")
     site.ends_with("0")
 
-    ended = site.run("ranks.sh", "4", "coupler", "doctor", STUB_KIND=kind, seconds=SOON_SECONDS, **surroundings)
+    ended = site.run("ranks.sh", "4", "coupler", "doctor", given={"STUB_KIND": kind, **surroundings})
 
     assert ended.code == 0, ended.said
     assert said in site.log[0]
@@ -234,7 +243,8 @@ def test_a_slurm_job_of_a_sweep_runs_its_own_line(site: Site, tmp_path: Path) ->
     sweep = tmp_path / "sweep.txt"
     sweep.write_text('run.steps=2\nrun.steps=4 "grid.shape=[8, 8]"\n')
 
-    ended = site.run("slurm.sbatch", HEAT, *PHYSICS, seconds=RUN_SECONDS, COUPLER_SWEEP=str(sweep), **slurm(task="1"))
+    job = {**slurm(task="1"), "COUPLER_SWEEP": str(sweep)}
+    ended = site.run("slurm.sbatch", HEAT, *PHYSICS, seconds=RUN_SECONDS, given=job)
 
     assert ended.code == 0, ended.said
     summary = read_summary(site.runs / "heat-7" / "001" / "summary.json")
@@ -266,13 +276,12 @@ def test_a_pbs_job_whose_time_is_nearly_up_sends_off_the_next(site: Site, tmp_pa
 
     ended = site.run(
         "pbs.sh",
-        seconds=SOON_SECONDS,
         CASE=str(HEAT),
         SETTINGS="run.steps=3",
         STUB_RUN=str(site.runs / "heat-7"),
         STUB_WALLTIME="00:00:02",  # half of it is over in a second
         PBS_NODEFILE=str(tmp_path / "nodes"),
-        **pbs,
+        given=pbs,
     )
 
     assert ended.code == 75, ended.said
@@ -359,7 +368,7 @@ def test_a_heterogeneous_slurm_job_has_ranks_on_one_host_and_the_server_on_anoth
         "STUB_ENTER": " ".join(enter[: enter.index("--") + 1]),
     }
 
-    ended = site.run("slurm.sbatch", HEAT, "--set", "controller.mode=surrogate", seconds=LONG_SECONDS, **job)
+    ended = site.run("slurm.sbatch", HEAT, "--set", "controller.mode=surrogate", seconds=LONG_SECONDS, given=job)
 
     assert ended.code == 0, ended.said
     summary = read_summary(site.runs / "heat-7" / "summary.json")
