@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from rich.console import Console
+from typer.testing import CliRunner
 
+from coupler.cli import app
 from coupler.config import read_case
 from coupler.errors import CouplerError
 from coupler.ledger import EVENT, RECORD, LedgerFile
@@ -219,3 +221,13 @@ def test_what_is_no_run_or_no_line_of_one_is_named(folder: Path, tmp_path: Path)
         Watch(tmp_path / "empty")
     with pytest.raises(CouplerError, match=r"metrics\.jsonl holds a line that is no step"):
         Watch(folder).look()
+
+
+def test_the_command_shows_a_run_that_has_ended(folder: Path, metrics: MetricsFile) -> None:
+    metrics.append(_step(STEPS))
+    _end(folder)
+
+    done = CliRunner().invoke(app, ["watch", str(folder)])
+
+    assert done.exit_code == 0
+    assert "The run has ended: finished" in done.stdout.replace("\n", " ")
