@@ -3,6 +3,7 @@
 import io
 import json
 import math
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -45,8 +46,10 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def metrics(folder: Path) -> MetricsFile:
-    return MetricsFile(folder / "metrics.jsonl")
+def metrics(folder: Path) -> Iterator[MetricsFile]:
+    file = MetricsFile(folder / "metrics.jsonl")
+    yield file
+    file.close()
 
 
 def _end(folder: Path) -> None:
