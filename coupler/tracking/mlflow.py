@@ -12,15 +12,18 @@ from coupler.tracking.tracker import Start, Tracker
 
 # Longest value of a parameter that every store takes.
 _LONGEST = 500
+# Parameters that a server takes at once.
+_AT_ONCE = 100
 
 
 class MLflowTracker(Tracker):
-    """Logs to the server or folder that ``uri`` names, or the environment variable MLFLOW_TRACKING_URI.
+    """Logs to the server that ``uri`` names, or the environment variable MLFLOW_TRACKING_URI.
 
     Parameters
     ----------
     uri : str, optional
-        Of the tracking server; MLflow's own default if left out.
+        Of the tracking server; MLflow's own default if left out. A database in a file, ``sqlite:///FILE``, needs the
+        whole package ``mlflow``, not the part that talks to servers.
     experiment : str
         What the run is filed under.
     """
@@ -39,19 +42,21 @@ class MLflowTracker(Tracker):
             If the package is not installed, or the server does not answer.
         """
         try:
+            from mlflow.entities import Param
             from mlflow.exceptions import MlflowException
             from mlflow.tracking import MlflowClient
         except ImportError as error:
             raise ConfigError(
                 "output.tracker = \"mlflow\" needs a package that is not installed: pip install 'coupler[mlflow]'."
             ) from error
-        client = MlflowClient(self._uri)
         try:
+            client = MlflowClient(self._uri)
             known = client.get_experiment_by_name(self._experiment)
             number = client.create_experiment(self._experiment) if known is None else known.experiment_id
             self._run = client.create_run(number, run_name=start.folder.name).info.run_id
-            for name, value in start.flat_case().items():
-                client.log_param(self._run, name, value[:_LONGEST])
+            params = [Param(name, value[:_LONGEST]) for name, value in start.flat_case().items()]
+            for first in range(0, len(params), _AT_ONCE):
+                client.log_batch(self._run, params=params[first : first + _AT_ONCE])
         except MlflowException as error:
             raise ConfigError(
                 f'output.tracker = "mlflow" cannot begin a run ({error}): check its server, and the "uri" in '

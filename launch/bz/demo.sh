@@ -11,3 +11,4 @@ echo
 echo "2 of 2: certified, 2 ranks, with a Ray-served surrogate that learns while it runs"
 launch/bz/run.sh 2 --set output.pictures=false --out "$folder/certified" "$@"
 .venv/bin/python launch/bz/demo.py "$folder/physics" "$folder/certified"
+echo "page     $(.venv/bin/coupler report "$folder/physics" "$folder/certified" --out "$folder/report.html")"

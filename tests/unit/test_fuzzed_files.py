@@ -124,7 +124,9 @@ def test_what_was_written_is_read(reader: Reader, files: dict[Path, bytes], tmp_
 
 
 # The fixtures are one folder for all examples: each restores what the last one spoilt.
-fuzz = settings(deadline=None, derandomize=True, max_examples=EXAMPLES, suppress_health_check=[HealthCheck.function_scoped_fixture])
+fuzz = settings(
+    deadline=None, derandomize=True, max_examples=EXAMPLES, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 
 
 @fuzz

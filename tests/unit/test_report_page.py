@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 from numpy.typing import NDArray
+from typer.testing import CliRunner
 
+from coupler.cli import app
 from coupler.config import read_case
 from coupler.errors import CouplerError
 from coupler.field import Field
@@ -386,3 +388,13 @@ def test_a_real_browser_shows_the_page_without_an_error(written: Path, tmp_path:
 
     assert "<title>on 2 step 2, t = 0.5</title>" in done.stdout
     assert "CONSOLE" not in done.stderr
+
+
+def test_the_command_says_where_the_page_is(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    folder = _with_case(tmp_path / "run")
+
+    done = CliRunner().invoke(app, ["report", str(folder)])
+
+    assert done.exit_code == 0
+    assert done.stdout.strip() == str(folder / "report.html")

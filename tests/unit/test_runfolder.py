@@ -13,6 +13,7 @@ from coupler.runfolder import RunFolder, claim, describe_environment
 
 FILES = ["case.toml", "environment.json", "fields.h5", "ledger.h5", "metrics.jsonl", "summary.json"]
 NAMES = [*FILES, "ledger", "samples", "models", "tape", "fields", "checkpoints"]
+NAMES = [*FILES, "ledger", "samples", "models", "tape", "trace"]
 
 CLAIM = """
 import sys

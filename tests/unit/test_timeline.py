@@ -83,6 +83,7 @@ def test_trainings_and_curves_are_on_the_same_clock(folder: Path) -> None:
     (folder / "models" / "reaction-round-0002.json").write_text(json.dumps({**outcome, "began": None}))
     metrics = MetricsFile(folder / "metrics.jsonl")
     metrics.append(Progress(1, 10, {"accepted": 5}, float("inf"), 0.0, 0.0, 0.5, 1, 2.0))
+    metrics.close()
 
     events = _events(folder)
 
@@ -104,6 +105,7 @@ def test_a_piece_of_a_run_that_goes_on_or_was_killed_can_be_read(folder: Path) -
         file.write(b"\x00" * 13)  # half a span
 
     assert [name for name, *_ in _spans(folder)] == ["truth"]
+    timeline.close()
 
 
 @given(st.integers(0, 200))

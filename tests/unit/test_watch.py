@@ -3,13 +3,16 @@
 import io
 import json
 import math
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from rich.console import Console
+from typer.testing import CliRunner
 
+from coupler.cli import app
 from coupler.config import read_case
 from coupler.errors import CouplerError
 from coupler.ledger import EVENT, RECORD, LedgerFile
@@ -43,8 +46,10 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def metrics(folder: Path) -> MetricsFile:
-    return MetricsFile(folder / "metrics.jsonl")
+def metrics(folder: Path) -> Iterator[MetricsFile]:
+    file = MetricsFile(folder / "metrics.jsonl")
+    yield file
+    file.close()
 
 
 def _end(folder: Path) -> None:
@@ -219,3 +224,13 @@ def test_what_is_no_run_or_no_line_of_one_is_named(folder: Path, tmp_path: Path)
         Watch(tmp_path / "empty")
     with pytest.raises(CouplerError, match=r"metrics\.jsonl holds a line that is no step"):
         Watch(folder).look()
+
+
+def test_the_command_shows_a_run_that_has_ended(folder: Path, metrics: MetricsFile) -> None:
+    metrics.append(_step(STEPS))
+    _end(folder)
+
+    done = CliRunner().invoke(app, ["watch", str(folder)])
+
+    assert done.exit_code == 0
+    assert "The run has ended: finished" in done.stdout.replace("\n", " ")
