@@ -1,7 +1,9 @@
 """Many configurations at once: Ray Tune gives each its cores and starts the next when one is done."""
 
 import shutil
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 from coupler.errors import ConfigError
 from coupler.experiment.processes import Command, run_with_me
 from coupler.serving.cluster import Cluster
+from coupler.serving.reaper import Reaper
 
 
 @dataclass(frozen=True)
@@ -54,12 +57,13 @@ def run_jobs(jobs: Sequence[Job], cores: int, notes: Path, done: Callable[[str],
 
     Collective: no.
     """
-    cluster = Cluster(None)  # before Tune is loaded: with that Ray decides whether it asks for a token
-    try:
+    folder = Path(tempfile.mkdtemp(prefix="coupler-ray-", dir="/tmp"))  # short: Unix sockets allow 107 bytes
+    with ExitStack() as ending:
+        ending.callback(shutil.rmtree, notes, ignore_errors=True)
+        ending.callback(Reaper(folder).close)
+        # Before Tune is loaded: with that Ray decides whether it asks for a token.
+        ending.callback(Cluster(None, folder=folder).close)
         _tune({job.name: job for job in jobs}, cores, notes, done)
-    finally:
-        shutil.rmtree(notes, ignore_errors=True)
-        cluster.close()
 
 
 def _tune(jobs: Mapping[str, Job], cores: int, notes: Path, done: Callable[[str], None]) -> None:
