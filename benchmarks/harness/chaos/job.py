@@ -45,7 +45,7 @@ class Job:
         self.output = output
         self._mark = uuid.uuid4().hex
         # Open MPI's own shared memory in a folder of this job: what a killed mpirun leaves there is nobody else's.
-        self._memory = _SHARED_MEMORY / f"coupler-chaos-{self._mark}"
+        self._memory = _SHARED_MEMORY / f"coupler-test-{self._mark}"
         self._memory.mkdir(mode=0o700)
         self._before = _places()
         surroundings: Mapping[str, str] = {
