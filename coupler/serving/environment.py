@@ -11,25 +11,29 @@ import coupler
 _MPI_PREFIXES = ("OMPI_", "PMIX_", "PRTE_", "PMI_", "MPI_", "HYDRA_", "HYDI_")
 
 
+def surroundings() -> dict[str, str]:
+    """Give the variables for a process that is no rank; those of this one stay as they are, other threads read them."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(_MPI_PREFIXES)}
+    package = str(Path(coupler.__file__).resolve().parents[1])
+    # The working directory as well: a plug-in named package.module:Class may be there.
+    paths = [package, str(Path.cwd()), *filter(None, kept.get("PYTHONPATH", "").split(os.pathsep))]
+    return {**kept, "PYTHONPATH": os.pathsep.join(paths)}
+
+
 @contextmanager
 def ray_environment(extra: Mapping[str, str]) -> Iterator[None]:
-    """Set the environment for what is started inside, and set it back.
+    """Set this process's environment for what Ray starts inside, and set it back.
 
     Parameters
     ----------
     extra : mapping
         Variables on top.
 
-    Collective: no.
+    Collective: no; not for processes in which other threads work.
     """
-    before = dict(os.environ)
-    for name in before:
-        if name.startswith(_MPI_PREFIXES):
-            del os.environ[name]
-    package = str(Path(coupler.__file__).resolve().parents[1])
-    # The working directory as well: a plug-in named package.module:Class may be there.
-    paths = [package, str(Path.cwd()), *filter(None, before.get("PYTHONPATH", "").split(os.pathsep))]
-    os.environ.update({**extra, "PYTHONPATH": os.pathsep.join(paths)})
+    before, inside = dict(os.environ), {**surroundings(), **extra}
+    os.environ.clear()
+    os.environ.update(inside)
     try:
         yield
     finally:

@@ -10,7 +10,7 @@ from multiprocessing import Pipe
 from pathlib import Path
 from typing import Any
 
-from coupler.serving.environment import ray_environment
+from coupler.serving.environment import surroundings
 from coupler.serving.messages import Broken, End
 from coupler.serving.placement import all_cores
 from coupler.serving.reaper import Reaper
@@ -39,7 +39,7 @@ class Household:
         self._line, theirs = Pipe()
         descriptor = theirs.fileno()
         given = [str(self._folder), str(descriptor), str(spans), *([address] if address else [])]
-        with ray_environment({}), all_cores(), _undisturbed(), self._log.open("wb") as log:
+        with all_cores(), _undisturbed(), self._log.open("wb") as log:
             self._reaper = Reaper(self._folder)
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "coupler.serving.supervisor", *given],
@@ -47,6 +47,7 @@ class Household:
                 stdout=log,
                 stderr=log,
                 pass_fds=[descriptor],
+                env=surroundings(),
                 start_new_session=True,
             )
         theirs.close()
@@ -82,8 +83,7 @@ class Household:
     def mend(self) -> None:
         """Start another reaper, if the one that there was is gone."""
         if not self._reaper.alive:
-            with ray_environment({}):
-                self._reaper = Reaper(self._folder)
+            self._reaper = Reaper(self._folder)
 
     def ask_to_end(self) -> None:
         """Have the supervisor end everything politely; it closes its end of the line when it is done."""

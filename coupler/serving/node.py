@@ -113,8 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     token = sys.stdin.readline().strip()
     folder = Path(sys.stdin.readline().strip())
     folder.mkdir(mode=0o700)
-    with ray_environment({}):
-        reaper = Reaper(folder)
+    reaper = Reaper(folder)
     try:
         (folder / "token").write_text(token)
         print(f"ready {_start(folder, options)}", flush=True)

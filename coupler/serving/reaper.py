@@ -12,6 +12,8 @@ import sys
 import time
 from pathlib import Path
 
+from coupler.serving.environment import surroundings
+
 # How long processes may take to end by themselves before they are killed, and how long killing may take [s].
 _GRACE_SECONDS = 2.0
 _KILL_SECONDS = 5.0
@@ -36,6 +38,7 @@ class Reaper:
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
+            env=surroundings(),
             start_new_session=True,
         )
 

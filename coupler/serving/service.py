@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from coupler.config import WITH_RANKS
-from coupler.errors import CouplerError
+from coupler.errors import ConfigError, CouplerError
 from coupler.records import Notice
 from coupler.serving.cluster import Cluster
 from coupler.serving.modelplan import Wanted
@@ -243,4 +243,5 @@ def _await_start(replies: Sequence[Any]) -> None:
         ) from None
     except ray.exceptions.RayError as error:
         said = str(error).strip().splitlines()[-1]
-        raise CouplerError(said.removeprefix("coupler.errors.ConfigError: ")) from error
+        mistake = said.removeprefix("coupler.errors.ConfigError: ")
+        raise (CouplerError(said) if mistake == said else ConfigError(mistake)) from error

@@ -9,8 +9,9 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
-from coupler.errors import CouplerError
+from coupler.errors import ConfigError, CouplerError
 from coupler.learning.rounds import RoundFolder
 from coupler.learning.trainer import TrainingTask
 from coupler.records import EventKind, Notice
@@ -21,6 +22,7 @@ from coupler.serving.modelplan import Wanted
 from coupler.serving.post import START_SECONDS
 from coupler.serving.serviceplan import ServicePlan
 
+T = TypeVar("T")
 _log = logging.getLogger("coupler")
 # Longest wait for Ray to be there [s]; and for everything to end.
 _CONNECT_SECONDS, _END_SECONDS = 120.0, 20.0
@@ -75,7 +77,7 @@ class Supervision:
         self._dismiss: Callable[[], None] = lambda: None
         self._household = Household(address, spans)
         try:
-            self.head = self._connected()
+            self.head = self._twice(self._connected)
         except BaseException:
             self._household.abandon()
             raise
@@ -96,7 +98,7 @@ class Supervision:
             As :class:`~coupler.serving.service.Service`.
         """
         self._plan, self._dismiss = plan, dismiss
-        self._serving()
+        self._twice(self._serving, again=self._move_on)
         self._thread = threading.Thread(target=self._listen, name="supervision", daemon=True)
         self._thread.start()
 
@@ -141,6 +143,20 @@ class Supervision:
         household.abandon()
         if self._thread is not None:
             self._thread.join()
+
+    def _twice(self, start: Callable[[], T], again: Callable[[], T] | None = None) -> T:
+        """Start something; what fails, and is no mistake in the case, is tried once more with another household."""
+        try:
+            return start()
+        except ConfigError:
+            raise
+        except CouplerError as error:
+            _log.warning("%s One more try.", error)
+            self._household.abandon()
+            if again is not None:
+                return again()
+            self._household = Household(self._address, self._spans)
+            return start()
 
     def _connected(self) -> str:
         message = self._said(_CONNECT_SECONDS)

@@ -111,8 +111,9 @@ def test_a_server_that_dies_at_once_every_time_is_given_up(start: "Start", patie
     finished = run.running.end(timeout=60)
 
     assert finished.returncode == 0, finished.stdout
-    assert kinds(run)[0] == "server-lost"
-    assert kinds(run)[-1] == "given-up"
+    said = [event.sentence for event in run.files.summary.events if event.kind == "given-up"]
+    assert said[0].startswith("the server on ")
+    assert kinds(run).count("server-lost") == 2
     assert run.files.metrics[-1]["decisions"]["disabled"] == 24 * 24
 
 
@@ -167,7 +168,7 @@ def test_a_server_that_never_moves_again_is_ended_and_another_takes_its_place(
 
     assert finished.returncode == 0, finished.stdout
     assert run.files.summary.server_restarts == 1
-    assert "it has not answered for 3 s" in run.files.summary.events[0].sentence
+    assert any("it has not answered for 3 s" in event.sentence for event in run.files.summary.events)
     assert not Path(f"/proc/{server}").exists()
 
 

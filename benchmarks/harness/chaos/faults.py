@@ -1,10 +1,10 @@
 """Faults: which process, which signal, when, in which run. The same seed draws the same list."""
 
 import random
-import signal as signals
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from signal import Signals
 
 # What a stopped process does later: it goes on after so many seconds, from and to [s].
 _STANDSTILL = (0.5, 8.0)
@@ -67,9 +67,9 @@ class Fault:
         return self.victim in FATAL
 
     @property
-    def sent(self) -> signals.Signals:
+    def sent(self) -> Signals:
         """The signal."""
-        return signals.Signals[f"SIG{self.signal}"]
+        return Signals[f"SIG{self.signal}"]
 
     def __str__(self) -> str:
         lasts = "" if self.signal != "STOP" else " for good" if self.lasts == float("inf") else f" {self.lasts:.1f} s"

@@ -45,7 +45,7 @@ class Job:
         self.output = output
         self._mark = uuid.uuid4().hex
         # Open MPI's own shared memory in a folder of this job: what a killed mpirun leaves there is nobody else's.
-        self._memory = _SHARED_MEMORY / f"coupler-chaos-{self._mark}"
+        self._memory = _SHARED_MEMORY / f"coupler-test-{self._mark}"
         self._memory.mkdir(mode=0o700)
         self._before = _places()
         surroundings: Mapping[str, str] = {
@@ -102,11 +102,15 @@ class Job:
         return [*left.values(), *map(str, sorted(place for place in _places() - self._before if not _used(place)))]
 
     def close(self) -> None:
-        """End whatever is left."""
-        for pid in self.alive():
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGCONT)
-                os.kill(pid, signal.SIGKILL)
+        """End whatever is left, the reapers last: they clear up."""
+        for spared in (Victim.REAPER.value, None):
+            left = {pid for pid, command in self.alive().items() if spared is None or spared not in command}
+            for pid in left:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            ends = time.monotonic() + GRACE_SECONDS
+            while left and self.alive() and time.monotonic() < ends:
+                time.sleep(_LOOK_SECONDS)
         self._process.wait()
         shutil.rmtree(self._memory, ignore_errors=True)
 
