@@ -1,9 +1,34 @@
 """Files that are complete or absent, whatever is killed in between."""
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+# What a disk says that takes nothing more: the run cannot go on, and is not to blame.
+_STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+
+
+def storage_failure(error: BaseException | None) -> str:
+    """Say in one sentence that a disk took nothing more, if that is what happened; nothing otherwise.
+
+    Parameters
+    ----------
+    error : BaseException or None
+        What was raised; what it was raised from is looked at as well.
+
+    Collective: no.
+    """
+    while error is not None and not (isinstance(error, OSError) and error.errno in _STORAGE):
+        error = error.__cause__
+    if error is None:
+        return ""
+    where = f"{error.filename} cannot be written" if error.filename else "A file of the run folder cannot be written"
+    return (
+        f"{where} ({error.strerror}), so the run ends here; what was written before is whole. Make room, or lift the "
+        "limit, and go on from the last checkpoint: coupler resume DIR."
+    )
 
 
 @contextmanager
@@ -25,8 +50,11 @@ def replacing(path: Path) -> Iterator[Path]:
         yield temporary
         _sync(temporary)
         temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)  # half a file on a full disk is in the way of whatever comes next
+    except BaseException as error:
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)  # a write does not say where
+        with suppress(OSError):  # a folder that became read-only keeps it; the reason is on its way already
+            temporary.unlink(missing_ok=True)  # half a file on a full disk is in the way of whatever comes next
         raise
     _sync(path.parent)  # the name itself must outlive a crash, too
 

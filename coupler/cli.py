@@ -1,4 +1,4 @@
-"""The command line: ``coupler run``, ``watch``, ``report``, ``replay``, ``check``, ``explain`` and the others."""
+"""The command line: ``coupler run``, ``resume``, ``watch``, ``report``, ``replay``, ``check`` and the others."""
 
 import os
 import shutil
@@ -15,13 +15,18 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from coupler.atomic import storage_failure
 from coupler.config import explain as explain_keys
 from coupler.config import read_case
 from coupler.errors import ConfigError, CouplerError
+from coupler.stopping import RESUME_ME
+from coupler.summary import STOPPED
 
 if TYPE_CHECKING:
     from coupler.bench import Row
     from coupler.config import ControllerSection
+    from coupler.experiment import Outcome, Results
+    from coupler.simulation import Simulation
     from coupler.summary import Summary
 
 USER_MISTAKE = 2
@@ -30,6 +35,19 @@ _SIGNALLED = 128
 # A table of figures is never folded to the width of a terminal or a pipe.
 # What happened last is enough on a screen; summary.json has all of it.
 _MOST_EVENTS = 4
+# What of the events is said at the end; promotions are among the models.
+_TOLD = (
+    "switched-off",
+    "switched-on",
+    "alarm",
+    "server-lost",
+    "server-back",
+    "trainer-lost",
+    "trainer-back",
+    "ray-lost",
+    "ray-back",
+    "given-up",
+)
 _WIDEST_TABLE = 1000
 # Where launchers tell the processes they start which of them they are.
 _RANKS = ("OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK")
@@ -54,19 +72,29 @@ def run(
     effective = read_case(case, settings)
     from coupler.simulation import Simulation
 
-    simulation = Simulation(effective, out=out)
-    first = simulation.grid.rank == 0
-    if first:
-        _console.print(escape(repr(simulation)))
-    summary = simulation.run()
-    folder = simulation.coupling.folder.path
-    simulation.close()
-    if first:
-        if effective.output.pictures:
-            from coupler.report import draw
+    _run(Simulation(effective, out=out))
 
-            draw(folder)
-        _print_summary(summary, folder, effective.controller)
+
+@app.command()
+def resume(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="the folder of an unfinished run")],
+    settings: Annotated[
+        list[str], typer.Option("--set", metavar="SECTION.KEY=VALUE", help="override a key that may change")
+    ] = [],  # noqa: B006
+) -> None:
+    """Go on with a run from its last checkpoint, alone or under mpirun on any number of ranks."""
+    _share_the_node()
+    if not (folder / "case.toml").is_file():
+        raise ConfigError(f"{folder} is no run folder: it has no case.toml. Give the folder of a run.")
+    effective = read_case(folder / "case.toml", settings)
+    from coupler.simulation import Simulation
+
+    if effective.kernel.name is None:
+        raise ConfigError(
+            f"The run in {folder} had a loop of its own, which only its script has: type "
+            f'Coupling(..., resume="{folder}") there, and run it.'
+        )
+    _run(Simulation(effective, resume=folder))
 
 
 @app.command()
@@ -184,10 +212,34 @@ def bench(
         write(rows, json)
 
 
+@app.command()
+def experiment(
+    file: Annotated[Path, typer.Argument(help="the experiment's file (TOML)")],
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="its folder; experiments/NAME if left out")
+    ] = None,
+    only: Annotated[
+        str | None,
+        typer.Option("--only", metavar="K/N", help="every N-th configuration from the K-th on, as a job array does"),
+    ] = None,
+) -> None:
+    """Compare settings of a case, on recorded truth or in whole runs; what is done already is not done again."""
+    _share_the_node()
+    from coupler.experiment import Experiment, read_plan
+
+    carried_out = Experiment(read_plan(file), file, out or Path("experiments") / file.stem)
+    if only is not None and "/" not in only:
+        carried_out.run_one(only)
+    elif only is not None:
+        carried_out.run_slice(_slice_of(only), _print_outcome)
+    else:
+        _print_results(carried_out.run(_print_outcome), carried_out.folder)
+
+
 def main() -> None:
     """Run the command line: one sentence and exit code 2 for a user's mistake, an abort of all ranks for ours."""
     sys.path.insert(0, str(Path.cwd()))  # as `python -m coupler` does: my_kernel:MyKernel may be here
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, _interrupt)
     _keep_to_itself()
     try:
@@ -198,7 +250,9 @@ def main() -> None:
         if isinstance(ended.code, int) and ended.code > _SIGNALLED:
             _abort("", ended.code)  # this rank was interrupted; the others may not have been
         raise
-    except Exception:
+    except Exception as error:
+        if said := storage_failure(error):
+            _abort(f"coupler: {said}", USER_MISTAKE)
         _abort(traceback.format_exc(), FAILED)
 
 
@@ -231,7 +285,11 @@ def _start_ranks(ranks: int, arguments: list[str]) -> int:
     mpirun = shutil.which("mpirun") or shutil.which("mpirun", path=str(Path(sys.executable).parent))
     if mpirun is None:
         raise ConfigError("--ranks starts mpirun, which is not on PATH: load your MPI, or type mpirun -n N yourself.")
-    crowded = ["--oversubscribe"] if ranks > len(os.sched_getaffinity(0)) else []
+    from coupler.doctor.launcher import OPEN_MPI, family_of_launcher
+
+    # Only Open MPI refuses more ranks than cores, and only it knows the word.
+    more = ranks > len(os.sched_getaffinity(0)) and family_of_launcher(mpirun) == OPEN_MPI
+    crowded = ["--oversubscribe"] if more else []
     command = [mpirun, *crowded, "-n", str(ranks), sys.executable, "-m", "coupler", *arguments]
     # What one process needs no messages for, several do: see _keep_to_itself.
     surroundings = {name: value for name, value in os.environ.items() if (name, value) != ("OMPI_MCA_btl", "self")}
@@ -240,6 +298,26 @@ def _start_ranks(ranks: int, arguments: list[str]) -> int:
 
 def _first_rank() -> bool:
     return next((os.environ[name] for name in _RANKS if name in os.environ), "0") == "0"
+
+
+def _run(simulation: "Simulation") -> None:
+    """Run a simulation, draw it and say what came of it; one that was asked to stop says how to go on."""
+    case, first = simulation.case, simulation.grid.rank == 0
+    if first:
+        _console.print(escape(repr(simulation)))
+    summary = simulation.run()
+    folder = simulation.coupling.folder.path
+    simulation.close()
+    if summary.status == STOPPED:
+        if first:
+            _console.print(f"stopped after step {summary.steps}, as asked; to go on: coupler resume {folder}")
+        raise typer.Exit(RESUME_ME)
+    if first:
+        if case.output.pictures:
+            from coupler.report import draw
+
+            draw(folder)
+        _print_summary(summary, folder, case.controller)
 
 
 def _part(message: str) -> NoReturn:
@@ -263,6 +341,37 @@ def _abort(message: str, code: int) -> NoReturn:
     sys.exit(code)
 
 
+def _slice_of(only: str) -> slice:
+    """Read ``K/N``, counted from 1: the K-th of every N."""
+    number, _, of = only.partition("/")
+    if not (number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
+        raise ConfigError(f"--only {only}: write K/N with K from 1 to N, for example --only 3/8.")
+    return slice(int(number) - 1, None, int(of))
+
+
+def _print_outcome(outcome: "Outcome", ended: int, of: int) -> None:
+    settings = ", ".join(f"{key.rpartition('.')[2]} = {value}" for key, value in outcome.settings.items())
+    said = f"{outcome.speedup:5.2f}×  loss {outcome.true_loss:.4f}  accepted {outcome.accepted_share:6.1%}"
+    if outcome.status == "failed":
+        said = f"[red]failed[/red]  {escape(outcome.sentence)}"
+    _console.print(f"{ended:4d} of {of}  {outcome.name}  {said}  [dim]{escape(settings)}[/dim]")
+
+
+def _print_results(results: "Results", folder: Path) -> None:
+    best, count = results.best, len(results.outcomes)
+    failed = sum(one.status == "failed" for one in results.outcomes)
+    _console.print(
+        f"{count - failed} configurations done, {failed} failed, {results.missing} missing: {folder}/table.csv"
+    )
+    if best is None:
+        _console.print("None kept its certified loss at or below the target: no best case is written.")
+        return
+    _console.print(
+        f"best       {best.name}: {best.speedup:.2f}× physics alone, certified loss {best.loss_bound:.4f} of "
+        f"{best.target:g}\ncase       {folder}/best.toml\npicture    {folder}/pareto.png"
+    )
+
+
 def _print_summary(summary: "Summary", folder: Path, section: "ControllerSection") -> None:
     from coupler.twin import sentence
 
@@ -276,7 +385,7 @@ def _print_summary(summary: "Summary", folder: Path, section: "ControllerSection
     if section.twin_every:
         table.add_row("trajectory", sentence(summary.twins, section))
     table.add_row("models", ", ".join(f"v{model.version} at step {model.step}" for model in summary.models) or "none")
-    switches = [event for event in summary.events if event.kind in ("switched-off", "switched-on", "alarm")]
+    switches = [event for event in summary.events if event.kind in _TOLD]
     for event in switches[-_MOST_EVENTS:]:
         table.add_row(event.kind, f"at step {event.step}: {event.sentence}")
     table.add_row("seconds", f"{summary.seconds.total:.1f} in all, {summary.seconds.setup:.1f} of them set-up")

@@ -40,6 +40,22 @@ class RunSection(Section):
     dt: Positive = _key(1.0, "time step, in the kernel's unit of time", unit="kernel time")
     seed: int = _key(0, "seed of everything random: audit coins, sampling, training", ge=0, lt=2**63)
     output_every: int = _key(0, "steps between two pictures of the fields in fields.h5; 0: first and last only", ge=0)
+    checkpoint_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = _key(
+        60.0,
+        "seconds between two checkpoints, from which `coupler resume` goes on; longer where one takes more than a "
+        "hundredth of that; 0: none by the clock",
+        unit="s",
+    )
+    checkpoint_every: int = _key(
+        0, "steps between two checkpoints besides those by the clock; 0: none by the step", unit="steps", ge=0
+    )
+    checkpoints: int = _key(
+        2,
+        "checkpoints that are kept, the newest ones, while the run goes on; 0: none is written, and what ends the run "
+        "ends it for good",
+        unit="checkpoints",
+        ge=0,
+    )
 
 
 class KernelSection(Section):
@@ -258,6 +274,19 @@ class RaySection(Section):
         "such as GPU: a server on every node of the cluster that has it",
         min_length=1,
     )
+    restarts: int = _key(
+        5,
+        "how often a server, a relay, the trainer, or Ray where the run has started it, is started again within "
+        "restart_window; what is lost once more stays away and the run goes on without it; 0: nothing is started again",
+        ge=0,
+    )
+    restart_window: Positive = _key(600.0, "time after which a restart does not count any more", unit="s")
+    silence: Positive = _key(
+        30.0,
+        "a server or trainer that does not answer its supervisor, or is at one question, for so long is ended and "
+        "started again",
+        unit="s",
+    )
 
 
 class OutputSection(Section):
@@ -386,6 +415,17 @@ def read_case(path: Path | str | None, overrides: Sequence[str] = ()) -> Case:
     folder = Path.cwd() if path is None else Path(path).resolve().parent
     given = {_apply(data, override): override for override in overrides}
     return case_from(data, folder=folder, source=_Source(None if path is None else str(path), text, given))
+
+
+def case_from_text(text: str, *, folder: Path) -> Case:
+    """Make a case of the text of a case file, with paths relative to a folder.
+
+    Raises
+    ------
+    ConfigError
+        As :func:`read_case`.
+    """
+    return case_from(_parse(text, "The case"), folder=folder)
 
 
 @dataclass(frozen=True)

@@ -1,20 +1,33 @@
 """``fields.h5`` and ``fields.xdmf``: pictures of the fields over time, for ParaView, xarray and plots.
 
-Rank 0 is the aggregator: blocks are gathered to it field by field and it writes whole global arrays. Where h5py
-was built with MPI, every rank writes its own block instead.
+Rank 0 is the aggregator: blocks are gathered to it field by field and it writes whole global arrays, into segments
+``fields/00001.h5`` and so on. A segment that grows is written anew and put in its own place; ``fields.h5`` shows all of
+them as one table per field. So every file is whole at every moment, whatever is killed.
 """
 
+import io
+import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 from xml.sax.saxutils import quoteattr
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from coupler.errors import PluginError
+from coupler.atomic import replacing
+from coupler.checkpoint.image import ArrayFile
+from coupler.errors import CouplerError, PluginError
 from coupler.field import Field, State
 from coupler.grid import Grid
+
+SEGMENT_BYTES = 8 * 2**20
+"""What a segment holds at least before the next is begun [bytes].
+
+Pictures of B bytes in all have at most 1 + B / SEGMENT_BYTES segments, one more for each time the run was resumed, and
+never more than there are pictures.
+"""
 
 
 class FieldsFile:
@@ -23,43 +36,134 @@ class FieldsFile:
     Parameters
     ----------
     path : Path
-        ``fields.h5``; the XDMF description goes beside it.
+        ``fields.h5``; the XDMF description and the folder of segments go beside it.
     grid : Grid
         Decomposition the blocks come from.
     fields : sequence of Field
         What is written.
+    segment_bytes : int
+        Size at which a segment is full; tests have small ones.
+    pictures : int, optional
+        Go on with the file that is there, after so many pictures; what follows them is cut off.
 
     Raises
     ------
     PluginError
         If a field has a name that the file needs for itself.
+    FileExistsError
+        If there is such a file and nobody wants to go on with it.
+    CouplerError
+        If the file to go on with has fewer pictures, or cannot be read.
 
     Collective: yes, as every method.
     """
 
-    def __init__(self, path: Path, grid: Grid, fields: Sequence[Field]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        grid: Grid,
+        fields: Sequence[Field],
+        *,
+        segment_bytes: int = SEGMENT_BYTES,
+        pictures: int | None = None,
+    ) -> None:
         check_names(fields)
-        self._path, self._grid, self._fields = path, grid, tuple(fields)
-        self._times: list[float] = []
+        self._path, self._folder, self._grid, self._fields = path, path.with_suffix(""), grid, tuple(fields)
+        self._segment_bytes = segment_bytes
+        self._moments: list[_Moment] = []
+        self._lengths: list[int] = []  # pictures by segment
+        self._open = False
         if grid.rank == 0:
-            self._create()
+            if pictures is None:
+                self._create()
+            else:
+                self._cut(pictures)
         grid.comm.Barrier()
 
+    @property
+    def pictures(self) -> int:
+        """How many have been written; on rank 0."""
+        return len(self._moments)
+
     def write(self, state: State, step: int, time: float) -> None:
-        """Append the fields at this step. Collective: yes."""
-        if h5py.get_config().mpi:
-            self._write_parallel(state, step, time)
-        else:
-            self._write_gathered(state, step, time)
-        self._times.append(float(time))
-        if self._grid.rank == 0:
-            self._write_xdmf()
+        """Append the fields at this step; when this returns they are on the disk. Collective: yes."""
+        if self._grid.rank > 0:
+            for field in self._fields:
+                self._grid.gather(state[field.name].interior)
+            return
+        if not self._open:
+            self._lengths.append(0)
+        self._append(state)
+        self._lengths[-1] += 1
+        self._moments.append(_Moment(int(step), float(time)))
+        size = 8 * math.prod(self._grid.shape) * len(self._fields) * self._lengths[-1]
+        self._open = size < self._segment_bytes
+        self._show()
 
     def _create(self) -> None:
-        shape = self._grid.shape
-        with h5py.File(self._path, "x", track_order=True) as file:  # fields in the order of the kernel
-            for name, kind in (("time", np.float64), ("step", np.int64)):
-                file.create_dataset(name, shape=(0,), maxshape=(None,), dtype=kind, chunks=(1024,))
+        if self._path.exists():
+            raise FileExistsError(f"{self._path} exists, and pictures are never overwritten")
+        self._folder.mkdir(exist_ok=True)
+        self._show()
+
+    def _segment(self, number: int) -> Path:
+        return self._folder / f"{number:05d}.h5"
+
+    def _append(self, state: State) -> None:
+        """Write the last segment anew, with a picture more; rank 0 holds one field of it at a time."""
+        path, length = self._segment(len(self._lengths)), self._lengths[-1]
+        with replacing(path) as temporary:
+            file = ArrayFile(temporary)
+            try:
+                for field in self._fields:
+                    whole = self._grid.gather(state[field.name].interior)
+                    assert whole is not None
+                    file.add(field.name, np.concatenate([*self._read(path, field.name, length), whole[np.newaxis]]))
+                file.finish()
+            finally:
+                file.close()
+
+    def _read(self, path: Path, name: str, length: int) -> list[NDArray[np.float64]]:
+        """Give the pictures of a field that a segment has, in a list; nothing of a segment that is begun."""
+        if not length:
+            return []
+        try:
+            with h5py.File(path, "r", locking=False) as file:
+                found = file[name][:length]
+        except (OSError, KeyError, ValueError, TypeError) as error:
+            raise CouplerError(_unreadable(path, error)) from error
+        if len(found) < length:
+            raise CouplerError(_unreadable(path, f"it has {len(found)} of {length} pictures"))
+        return [found]
+
+    def _cut(self, pictures: int) -> None:
+        """Keep so many pictures; killed in between, the same cut again ends the same."""
+        try:
+            with h5py.File(self._path, "r", locking=False) as file:
+                steps, times = file["step"][:pictures].tolist(), file["time"][:pictures].tolist()
+                lengths = file["segments"][:].tolist()
+        except (OSError, KeyError, ValueError, TypeError) as error:
+            raise CouplerError(_unreadable(self._path, error)) from error
+        if len(steps) < pictures:
+            raise CouplerError(_unreadable(self._path, f"it has {len(steps)} of {pictures} pictures"))
+        self._moments = [_Moment(step, time) for step, time in zip(steps, times, strict=True)]
+        while pictures:
+            self._lengths.append(min(pictures, lengths[len(self._lengths)]))
+            pictures -= self._lengths[-1]
+        # What a segment holds beyond its length is not shown, and written over with the next picture.
+        self._open = False
+        self._show()
+        for path in self._folder.glob("*.h5"):
+            if path.stem.isdigit() and int(path.stem) > len(self._lengths):
+                path.unlink(missing_ok=True)
+
+    def _show(self) -> None:
+        """Write the file that shows all segments as one table per field, then the description for ParaView."""
+        shape, image = self._grid.shape, io.BytesIO()
+        with h5py.File(image, "w", track_order=True) as file:  # fields in the order of the kernel
+            file.create_dataset("time", data=np.array([moment.time for moment in self._moments], np.float64))
+            file.create_dataset("step", data=np.array([moment.step for moment in self._moments], np.int64))
+            file.create_dataset("segments", data=np.array(self._lengths, np.int64))
             file["time"].make_scale("time")
             file["step"].dims[0].attach_scale(file["time"])
             scales = []
@@ -69,49 +173,53 @@ class FieldsFile:
                 file[_AXES[axis]].make_scale(_AXES[axis])
                 scales.append(file[_AXES[axis]])
             for field in self._fields:
-                data = file.create_dataset(
-                    field.name, shape=(0, *shape), maxshape=(None, *shape), dtype=np.float64, chunks=(1, *shape)
-                )
+                data = self._shown(file, field.name)
                 data.attrs["units"] = field.unit
                 data.dims[0].attach_scale(file["time"])
                 for axis, scale in enumerate(scales):
                     data.dims[axis + 1].attach_scale(scale)
+        _put(self._path, image)
+        with replacing(self._path.with_suffix(".xdmf")) as temporary:
+            times = [moment.time for moment in self._moments]
+            temporary.write_text(_xdmf(self._path.name, self._grid, self._fields, times), encoding="utf-8")
 
-    def _write_gathered(self, state: State, step: int, time: float) -> None:
-        wholes = {field.name: self._grid.gather(state[field.name].interior) for field in self._fields}
-        if self._grid.rank > 0:
-            return
-        with self._open() as file:
-            for name, whole in wholes.items():
-                assert whole is not None
-                _append(file[name], whole)
-            # Last: a moment counts once its time is there.
-            _append(file["step"], np.int64(step))
-            _append(file["time"], np.float64(time))
+    def _shown(self, file: h5py.File, name: str) -> h5py.Dataset:
+        """Make the table of a field, over all segments; their paths in it are relative to it."""
+        shape = (len(self._moments), *self._grid.shape)
+        if not self._moments:
+            return file.create_dataset(name, shape=shape, dtype=np.float64)
+        layout, start = h5py.VirtualLayout(shape, np.float64), 0
+        for number, length in enumerate(self._lengths, start=1):
+            source = f"{self._folder.name}/{self._segment(number).name}"
+            layout[start : start + length] = h5py.VirtualSource(
+                source, name, shape=(length, *self._grid.shape), dtype=np.float64
+            )
+            start += length
+        return file.create_virtual_dataset(name, layout)
 
-    def _open(self) -> h5py.File:
-        """Open the file without a lock: somebody who looks at it meanwhile must not end the run."""
-        return h5py.File(self._path, "r+", locking=False)
 
-    def _write_parallel(self, state: State, step: int, time: float) -> None:
-        block = tuple(slice(start, stop) for start, stop in zip(self._grid.start, self._grid.stop, strict=True))
-        with h5py.File(self._path, "r+", driver="mpio", comm=self._grid.comm) as file:
-            for name in ("time", "step", *(field.name for field in self._fields)):
-                file[name].resize(len(self._times) + 1, axis=0)
-            for field in self._fields:
-                file[field.name][(-1, *block)] = state[field.name].interior
-            if self._grid.rank == 0:
-                file["time"][-1], file["step"][-1] = time, step
+class _Moment(NamedTuple):
+    """When a picture was taken."""
 
-    def _write_xdmf(self) -> None:
-        path = self._path.with_suffix(".xdmf")
-        temporary = path.with_suffix(".xdmf.tmp")
-        temporary.write_text(_xdmf(self._path.name, self._grid, self._fields, self._times), encoding="utf-8")
-        temporary.replace(path)
+    step: int
+    time: float
+
+
+def _put(path: Path, image: io.BytesIO) -> None:
+    with replacing(path) as temporary:
+        temporary.write_bytes(image.getbuffer())
+
+
+def _unreadable(path: Path, why: object) -> str:
+    said = str(why).strip().partition(chr(10))[0]
+    return (
+        f"{path} cannot be used ({said}), and the pictures of the run would have a hole: restore it from a copy, or "
+        "run the case again."
+    )
 
 
 _AXES = ("axis0", "axis1", "axis2")
-_RESERVED = ("time", "step", *_AXES)
+_RESERVED = ("time", "step", "segments", *_AXES)
 
 
 def check_names(fields: Sequence[Field]) -> None:
@@ -128,11 +236,6 @@ def check_names(fields: Sequence[Field]) -> None:
                 f'A field is named "{field.name}", and so is something else in fields.h5 '
                 f"({', '.join(_RESERVED)}): give it another name."
             )
-
-
-def _append(data: h5py.Dataset, value: NDArray[np.float64] | np.float64 | np.int64) -> None:
-    data.resize(len(data) + 1, axis=0)
-    data[-1] = value
 
 
 def _xdmf(file: str, grid: Grid, fields: Sequence[Field], times: Sequence[float]) -> str:

@@ -435,11 +435,12 @@ def _layers(arrays: list[NDArray[np.float64]], axis: int, first: int, thickness:
 def wait(requests: Sequence[MPI.Request]) -> None:
     """Wait for MPI requests without keeping a core from those who could use it: first yield it, later sleep."""
     patience = time.perf_counter() + YIELD_SECONDS
-    while not MPI.Request.Testall(requests):
-        if time.perf_counter() < patience:
-            os.sched_yield()
-        else:
-            time.sleep(NAP_SECONDS)
+    for request in requests:  # one by one: of several persistent collectives, MPICH 5.0's Testall reports errors
+        while not request.Test():
+            if time.perf_counter() < patience:
+                os.sched_yield()
+            else:
+                time.sleep(NAP_SECONDS)
 
 
 def _each(

@@ -24,7 +24,7 @@ class Signature:
     inputs, outputs : tuple of Field
         Columns of the input and output arrays, in order.
     atol, rtol : tuple of float
-        Tolerance per output: an answer is at tolerance when |surrogate - truth| = atol + rtol |truth|.
+        Tolerance per output: an answer is at tolerance when ``|surrogate - truth| = atol + rtol |truth|``.
     conserved : mapping of name to {field: weight}
         Linear sums over columns that the operator leaves as they are; where elements are tiles, sums over the cells of
         the whole domain.
@@ -142,7 +142,7 @@ class Signature:
         Returns
         -------
         ndarray (n,)
-            max over outputs of |answer - truth| / (atol + rtol |truth|); 1.0 is "at tolerance", infinite where
+            max over outputs of ``|answer - truth| / (atol + rtol |truth|)``; 1.0 is "at tolerance", infinite where
             the answer is not finite.
 
         Collective: no.
@@ -193,12 +193,12 @@ class Operator:
     truth : callable
         ``truth(inputs, dt)`` with inputs (n, n_in) float64, C order, never written to, and the time step dt;
         returns (n, n_out). Each row depends on its own inputs only, bitwise the same in any batch. With a tile, inputs
-        (n, n_fields, *tile.padded) and outputs (n, n_fields, *tile.shape).
+        ``(n, n_fields, *tile.padded)`` and outputs ``(n, n_fields, *tile.shape)``.
     inputs, outputs : sequence of str or Field
         Columns, or with a tile the fields it has cells of. A name takes unit and bounds from the kernel's field of that
         name; a field stands for itself.
     atol, rtol : float or one per name in outputs
-        Tolerance: an answer is at tolerance when |surrogate - truth| = atol + rtol |truth|.
+        Tolerance: an answer is at tolerance when ``|surrogate - truth| = atol + rtol |truth|``.
     conserved : mapping, optional
         Sums the operator leaves unchanged, as ``{"mass": {"u": 1.0, "v": 1.0}}`` over names that are both
         inputs and outputs. What crosses the edges of a tile changes its sum, so with a tile they are those of the whole

@@ -59,10 +59,20 @@ class MetricsFile:
     ----------
     path : Path
         The file; must not exist.
+    length : int, optional
+        Go on with the file that is there, after so many bytes; what follows them is cut off.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("xb", buffering=0)
+    def __init__(self, path: Path, length: int | None = None) -> None:
+        self._file = path.open("xb" if length is None else "r+b", buffering=0)
+        if length is not None:
+            self._file.truncate(length)
+            self._file.seek(length)
+
+    @property
+    def length(self) -> int:
+        """Bytes so far."""
+        return self._file.tell()
 
     def append(self, progress: Progress) -> None:
         """Write one line."""

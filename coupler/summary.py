@@ -6,6 +6,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from coupler.atomic import replacing
 
+FINISHED, STOPPED = "finished", "stopped"
+"""How a run ended: after its last step, or earlier, where it was asked to; then it can be resumed."""
+
 
 class _Record(BaseModel):
     # JSON has no number for what is not finite: a field that blew up gives a mass of "NaN", and can be read back.
@@ -101,7 +104,10 @@ class ModelSummary(_Record):
 
 
 class EventSummary(_Record):
-    """Something that happened to a model, or to the switch of a surrogate; ``step`` is the first it holds for."""
+    """Something that happened to a model, to the switch of a surrogate, or to the services.
+
+    ``step`` is the first it holds for; ``operator`` is empty where it is about all of them.
+    """
 
     operator: str
     step: int
@@ -141,8 +147,11 @@ class TwinWindow(_Record):
 class Summary(_Record):
     """The whole of ``summary.json``.
 
-    ``decisions``, ``elements`` and ``certificate`` are of all operators together. ``wait_hidden_share`` is the share of
-    the time between questions and answers, over all ranks, that nobody had to wait: audits ran meanwhile.
+    ``status`` is ``finished``, or ``stopped`` where the run was asked to end early and can be resumed. Of a run that
+    was resumed everything is of the whole run, except ``seconds``, costs and ``speedup_estimate``, which are of the
+    piece since. ``decisions``, ``elements`` and ``certificate`` are of all operators together. ``wait_hidden_share`` is
+    the share of the time between questions and answers, over all ranks, that nobody had to wait: audits ran meanwhile.
+    ``server_restarts`` counts how often a server, a relay, or Ray with all of them was started again.
     """
 
     status: str

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from coupler.checkpoint import Plain, from_plain, to_plain
 from coupler.clock import Stopwatch
 from coupler.config import Case, ControllerSection
 from coupler.field import State
@@ -71,6 +72,29 @@ class TwinWindows:
         self._first = 0  # of the window that is open
         self._growth: list[dict[str, Distance]] = []
         self.windows: list[TwinWindow] = []
+
+    @property
+    def fields(self) -> State | None:
+        """The twin's own fields while a window is open; None otherwise."""
+        return self._twin if self._first else None
+
+    @property
+    def memory(self) -> Plain:
+        """What is needed to go on besides :attr:`fields`, as plain data."""
+        windows = [window.model_dump() for window in self.windows]
+        return to_plain({"first": self._first, "growth": self._growth, "windows": windows})
+
+    def resume(self, memory: Plain) -> State | None:
+        """Go on from what was known; the twin's fields, if a window is open, are to be filled in by the caller.
+
+        Collective: no.
+        """
+        known = from_plain(memory, {"Distance": Distance})
+        self._first, self._growth = known["first"], known["growth"]
+        self.windows = [TwinWindow(**window) for window in known["windows"]]
+        if self._first:
+            self._twin = self._grid.state(self._kernel.fields)
+        return self.fields
 
     def follow(self, step: int, state: State) -> TwinWindow | None:
         """Go on with the twin after a step of the run, where a window is open; begin one where it is due.

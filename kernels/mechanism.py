@@ -16,10 +16,14 @@ from numpy.typing import NDArray
 
 from coupler.errors import PluginError, did_you_mean
 from coupler.kernels.elements import ATOMIC_WEIGHTS
-from coupler.kernels.mechanism_file import document_of, entries, found, sections
+from coupler.kernels.mechanism_file import SHIPPED, document_of, entries, found, sections
 from coupler.kernels.reactions import Reaction, read_reaction
 from coupler.kernels.units import BOLTZMANN, Units
 
+# What a list in the place of a mapping, a word in that of a number and the like come to, wherever they are met.
+_MISSHAPEN = (
+    ArithmeticError, AttributeError, IndexError, KeyError, RecursionError, TypeError, ValueError,
+)  # fmt: skip
 _DEBYE = 1e-21 / 299792458.0  # C m
 _TRANSPORT = ("well-depth", "diameter", "dipole", "polarizability", "rotational-relaxation")
 _SI = (BOLTZMANN, 1e-10, _DEBYE, 1e-30, 1.0)  # of K, angstrom, debye, cubic angstrom and 1
@@ -115,6 +119,12 @@ def read_mechanism(path_or_name: str | Path, phase: str | None = None) -> Mechan
         return _read(path, phase)
     except PluginError as error:
         raise PluginError(f"{path}: {error}") from None
+    except _MISSHAPEN as error:
+        said = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+        raise PluginError(
+            f"{path}: something in the file is not of the shape that Cantera's YAML has ({said}). Compare it with "
+            f"{SHIPPED / 'h2o2.yaml'}."
+        ) from error
 
 
 def _read(path: Path, phase: str | None) -> Mechanism:

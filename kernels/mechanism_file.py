@@ -93,8 +93,10 @@ def document_of(path: Path) -> Mapping[str, Any]:
     """
     try:
         document = yaml.load(path.read_text(), _Loader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError, TypeError) as error:  # also numbers of thousands of digits
         raise PluginError(f"the file is not YAML: {error}") from None
+    except OSError as error:
+        raise PluginError(f"the file cannot be read: {error.strerror}.") from None
     if not isinstance(document, Mapping):
         raise PluginError("the file is not a mechanism: it should hold phases, species and reactions.")
     return document

@@ -6,10 +6,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 system=${1:?"compare.sh: name a folder of launch/, as in launch/compare.sh lorenz96"}
 shift
-number=1
-while [[ -e runs/$system-$(printf %03d "$number") ]]; do number=$((number + 1)); done
-folder=runs/$system-$(printf %03d "$number")
-mkdir -p "$folder"
+folder=$(launch/free_folder.sh "$system")
 
 "launch/$system/run.sh" 2 --set kernel.params.seed=1 --set controller.mode=physics --out "$folder/physics" "$@"
 "launch/$system/run.sh" 2 --set kernel.params.seed=2 --out "$folder/certified" "$@"

@@ -1,7 +1,10 @@
 #!/usr/bin/env bash
-# Run a case under mpirun: launch/run.sh CASE.toml [RANKS] [--set section.key=value ...]; the case from the root of the checkout.
+# Run a case on ranks: launch/run.sh CASE.toml [RANKS] [--out DIR] [--set section.key=value ...]
+#
+# Given --out, a run that was stopped or lost a rank goes on from its last checkpoint; see launch/again.sh. How ranks are
+# started, and on which cores, says launch/ranks.sh.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 case=${1:?"run.sh: name a case, as in launch/run.sh launch/bz/case.toml"}
 shift
@@ -10,9 +13,19 @@ if [[ "${1:-}" =~ ^[0-9]+$ ]]; then
   ranks=$1
   shift
 fi
-export PATH="$PWD/.venv/bin:$PATH"
-export OMPI_MCA_mpi_yield_when_idle=1 # a rank that waits gives its core to the server
-if ((EUID == 0)); then
-  export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+cd "$here/.."
+export PATH="$PWD/${COUPLER_VENV:-.venv}/bin:$PATH" # without such a folder, the coupler that is on PATH
+start=("$here/ranks.sh" "$ranks" coupler)
+
+out=""
+words=("$@")
+for index in "${!words[@]}"; do
+  case ${words[index]} in
+    --out) out=${words[index + 1]:-} ;;
+    --out=*) out=${words[index]#--out=} ;;
+  esac
+done
+if [[ -z $out ]]; then
+  exec "${start[@]}" run "$case" "$@"
 fi
-exec mpirun --oversubscribe -n "$ranks" coupler run "$case" "$@"
+exec "$here/again.sh" "$out" "${start[@]}" run "$case" "$@" :then "${start[@]}" resume "$out"

@@ -10,6 +10,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
@@ -213,6 +214,13 @@ class Processes:
             return False
 
 
+@cache
+def crowding() -> list[str]:
+    """What mpirun must be told before it starts more ranks than cores: MPICH's takes no such word."""
+    said = subprocess.run([BIN / "mpirun", "--version"], capture_output=True, text=True, check=True, timeout=60).stdout
+    return ["--oversubscribe"] if "Open MPI" in said else []
+
+
 def _command_line(process: Path) -> str:
     try:
         return (process / "cmdline").read_text(errors="replace").replace("\0", " ").strip()
@@ -232,8 +240,9 @@ def _wait_for_end(pid: int, seconds: float) -> None:
 
 
 def _places() -> set[Path]:
-    """Shared memory of this user that is not Open MPI's, and the folders in which Ray works for a run."""
-    theirs = {*SHARED_MEMORY.glob("sm_segment.*"), *SHARED_MEMORY.glob("coupler-test-*")}
+    """Shared memory of this user that is not an MPI's own, and the folders in which Ray works for a run."""
+    names = ("sm_segment.*", "mpich_shm_*", "coupler-test-*")  # MPICH leaves its own behind when a rank is killed
+    theirs = {path for name in names for path in SHARED_MEMORY.glob(name)}
     return {*filter(_is_mine, SHARED_MEMORY.iterdir()), *Path("/tmp").glob("coupler-ray-*")} - theirs
 
 
@@ -287,7 +296,7 @@ class MpiRun:
         return self.processes.start(self._command(ranks, arguments), environment=environment)
 
     def _command(self, ranks: int, arguments: Sequence[str]) -> list[str]:
-        return [str(BIN / "mpirun"), "--oversubscribe", "-n", str(ranks), sys.executable, *arguments]
+        return [str(BIN / "mpirun"), *crowding(), "-n", str(ranks), sys.executable, *arguments]
 
 
 @pytest.fixture

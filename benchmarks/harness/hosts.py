@@ -206,6 +206,14 @@ class Hosts:
             surroundings = {**os.environ, **environment, **self.environment}
             _run(host.command([str(_BIN / "ray"), "start", *place, *options]), _RAY_SECONDS, surroundings)
 
+    def cut(self, host: Host) -> None:
+        """Pull the cable between a host and the switch; it keeps its address."""
+        self._at_switch("ip", "link", "set", host.name, "down")
+
+    def mend(self, host: Host) -> None:
+        """Put the cable back."""
+        self._at_switch("ip", "link", "set", host.name, "up")
+
     def _host(self, number: int) -> Host:
         options = ("--net", "--uts", "--mount", "--ipc", "--pid", "--fork", "--kill-child", "--mount-proc")
         name = f"host{number}"

@@ -11,8 +11,16 @@ from numpy.typing import NDArray
 from coupler.controller.limits import Floats
 
 
-class _Remembered(NamedTuple):
-    """What the gate said of the elements of a call."""
+class Remembered(NamedTuple):
+    """What the gate said of the elements of a call.
+
+    Attributes
+    ----------
+    step : int
+        When.
+    ids, accepted : ndarray (n,) of int64 and bool
+        Global ids, and whether each was accepted.
+    """
 
     step: int
     ids: NDArray[np.int64]
@@ -34,8 +42,19 @@ class Hysteresis:
 
     def __init__(self, share: float) -> None:
         self._share = share
-        self._now: dict[int, _Remembered] = {}
-        self._before: dict[int, _Remembered] = {}
+        self._now: dict[int, Remembered] = {}
+        self._before: dict[int, Remembered] = {}
+
+    def accepted(self) -> dict[int, "Remembered"]:
+        """Give by call what was accepted last, to go on from. Collective: no."""
+        return {
+            call: Remembered(one.step, one.ids[one.accepted], np.ones(int(one.accepted.sum()), np.bool_))
+            for call, one in self._now.items()
+        }
+
+    def resume(self, accepted: "dict[int, Remembered]") -> None:
+        """Go on from what was accepted last, on whichever ranks. Collective: no."""
+        self._now = dict(accepted)
 
     def eased(self, score: Floats, ids: NDArray[np.int64], step: int, call: int) -> Floats:
         """Give the scores to judge by.
@@ -68,4 +87,4 @@ class Hysteresis:
             ids, accepted = np.concatenate([latest.ids, ids]), np.concatenate([latest.accepted, accepted])
         elif latest is not None:
             self._before[call] = latest
-        self._now[call] = _Remembered(step, ids.copy(), accepted)
+        self._now[call] = Remembered(step, ids.copy(), accepted)

@@ -2,5 +2,6 @@
 
 from coupler.coupling.coupling import Coupling
 from coupler.coupling.nodes import abort, part
+from coupler.coupling.resumed import Resumed
 
-__all__ = ["Coupling", "abort", "part"]
+__all__ = ["Coupling", "Resumed", "abort", "part"]

@@ -74,8 +74,37 @@ class Moment(NamedTuple):
         )
 
 
+@dataclass(frozen=True)
+class AccountMemory:
+    """What an account needs to go on.
+
+    Parameters
+    ----------
+    step : int
+        Steps taken in.
+    tally : Tally
+        Evidence for the statement about all operators.
+    counts : tuple of int
+        All numbers so far.
+    families : tuple of tuple of Tally
+        Evidence of each family.
+    """
+
+    step: int
+    tally: Tally
+    counts: tuple[int, ...]
+    families: tuple[tuple[Tally, ...], ...]
+
+
 class Account:
     """Adds up steps. All operators together share one certificate here; each has its own in its controller.
+
+    Attributes
+    ----------
+    routes : sequence of Route
+        Whose steps they are.
+    total : Counts
+        All of them together.
 
     Parameters
     ----------
@@ -88,10 +117,21 @@ class Account:
     """
 
     def __init__(self, routes: Sequence[Route], controller: Controller, families: Families) -> None:
-        self._routes, self._controller, self._families = routes, controller, families
+        self.routes, self._controller, self._families = routes, controller, families
         self._tally: Tally = controller.certificate.start()
         self.total = Counts()
         self._last = StepTotals(0, (), ())
+
+    @property
+    def memory(self) -> AccountMemory:
+        """What is needed to go on."""
+        return AccountMemory(self._last.step, self._tally, tuple(self.total.numbers.tolist()), self._families.tallies)
+
+    def resume(self, memory: AccountMemory) -> None:
+        """Go on from what was known."""
+        self._last, self._tally = StepTotals(memory.step, (), ()), memory.tally
+        self.total.numbers[:] = memory.counts
+        self._families.resume(memory.families)
 
     @property
     def bound(self) -> Bound:
@@ -111,18 +151,18 @@ class Account:
 
     def _learn(self, totals: StepTotals) -> None:
         for index, (counts, setting) in enumerate(zip(totals.counts, totals.settings, strict=True)):
-            route = self._routes[index]
+            route = self.routes[index]
             self._families.add(index, counts, setting.audit_rate)
             findings = counts.findings(setting.audit_rate)
             if setting.version != route.state.version:
                 findings = Findings(findings.sums)  # its scores say nothing of the version that answers now
             route.state = route.controller.advance(route.state, findings)
-            alone = len(self._routes) == 1  # then its own evidence is all there is
+            alone = len(self.routes) == 1  # then its own evidence is all there is
             self._tally = route.state.tally if alone else self._controller.certificate.add(self._tally, findings.sums)
 
     def moment(self, seconds: float) -> Moment:
         """Note where the run is; threshold and version are the first operator's."""
-        state = self._routes[0].state
+        state = self.routes[0].state
         return Moment(
             self._last, self._controller.certificate, self._tally, state.threshold, state.version, seconds=seconds
         )

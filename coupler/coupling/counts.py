@@ -19,7 +19,7 @@ _AUDITED = len(AuditedSums(audit_rate=1.0, decisions=0).counts)
 _DECISIONS = tuple(decision.name.lower() for decision in reversed(Decision))
 _DECISION_OF = tuple(reason.decision.name.lower() for reason in Reason)
 # Single numbers, in this order.
-_SINGLE = ("samples", "rounds_done", "shared_elements", "shared_nanoseconds", "sharing_nanoseconds")
+_SINGLE = ("samples", "rounds_done", "shared_elements", "shared_nanoseconds", "sharing_nanoseconds", "notices")
 
 
 @dataclass(frozen=True)
@@ -88,6 +88,8 @@ class Counts:
         Leading ranks that see the outcome of the training round under way.
     shared_elements, shared_nanoseconds : int
         Elements whose truth ranks computed for their neighbours, and the processor time of it [ns].
+    notices : int
+        Notices about the services that rank 0 has and the others have not, of the first operator.
     sharing_nanoseconds : int
         What sharing cost the ranks beside truth: laying out, waiting, computing twice [ns].
 
@@ -104,6 +106,7 @@ class Counts:
     shared_elements = _single("shared_elements")
     shared_nanoseconds = _single("shared_nanoseconds")
     sharing_nanoseconds = _single("sharing_nanoseconds")
+    notices = _single("notices")
 
     def __init__(self, shape: CountsShape = CountsShape(), numbers: Integers | None = None) -> None:
         self.shape = shape

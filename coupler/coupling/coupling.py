@@ -1,18 +1,21 @@
 """The coupling: the door for people who keep their own loop, mesh and MPI calls."""
 
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from mpi4py import MPI
 from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
+from coupler.atomic import storage_failure
+from coupler.checkpoint import Column, Plain
 from coupler.clock import Stopwatch
 from coupler.config import Case, read_case
 from coupler.controller import Controller
@@ -20,15 +23,18 @@ from coupler.controller.auditing import chosen_audit_rate
 from coupler.controller.boxes import check_boxes
 from coupler.coupling.foresight import Foresight
 from coupler.coupling.nodes import abort, on_first
+from coupler.coupling.plan import SessionPlan
+from coupler.coupling.resumed import Resumed, Rows
+from coupler.coupling.resumption import Resumption
 from coupler.coupling.script import Script
-from coupler.coupling.session import Session, SessionPlan
+from coupler.coupling.session import Session
 from coupler.errors import ConfigError, CouplerError, FieldMismatch, LifecycleError, PluginError, did_you_mean
 from coupler.operator import Operator, Signature
 from coupler.plugin import build, load
 from coupler.progress import Progress
 from coupler.records import Event
 from coupler.runfolder import RunFolder
-from coupler.summary import ConservedSum, Summary, TwinWindow
+from coupler.summary import STOPPED, ConservedSum, Summary, TwinWindow
 
 # Room for so many elements where nobody says how many there will be.
 _FIRST_ELEMENTS = 4096
@@ -63,10 +69,15 @@ class Coupling:
         The folder of a finished run that this one does again, without training and without anything that hangs on a
         clock; the case is that run's. :func:`coupler.replay.compare` says whether it came out bitwise the same.
 
+    resume : Path, optional
+        The folder of an unfinished run to go on with, on any number of ranks; ``case``, if given, may differ from that
+        run's in what is not computed with. :attr:`resumed` has what the loop needs.
+
     Raises
     ------
     ConfigError, PluginError
-        If the case does not fit the operators or the surrogate cannot be built. Nothing has been started then.
+        If the case does not fit the operators or the surrogate cannot be built, or the run cannot go on. Nothing has
+        been started then.
 
     Collective: yes; so are entering and leaving the context.
     """
@@ -81,10 +92,15 @@ class Coupling:
         name: str = "coupling",
         elements: int | Mapping[str, int] | None = None,
         replay: Path | str | None = None,
+        resume: Path | str | None = None,
     ) -> None:
         self._comm = comm or MPI.COMM_WORLD
         script = None if replay is None else on_first(self._comm, lambda: Script.read(replay))
-        self.case = script.case if script is not None else case if isinstance(case, Case) else read_case(case)
+        resumption = None if resume is None else self._open(resume, case, out=out, script=script)
+        if resumption is not None:
+            self.case = resumption.case
+        else:
+            self.case = script.case if script is not None else case if isinstance(case, Case) else read_case(case)
         self.stopwatch = Stopwatch()
         named = {"operator": operators} if isinstance(operators, Operator) else dict(operators)
         expected = elements if isinstance(elements, Mapping) else dict.fromkeys(named, elements)
@@ -99,7 +115,12 @@ class Coupling:
             name=name,
             elements={name: min(_FIRST_ELEMENTS if count is None else count, most) for name, count in expected.items()},
             script=script,
+            resumption=resumption,
         )
+        self.resumed = None if resumption is None else Resumed(resumption.checkpoint)
+        self._stop_asked = False
+        if resumption is not None:
+            resumption.check_operators(self._plan.operators)
         if script is not None:
             script.check_operators(tuple(named))
         if self._plan.controller.asks:
@@ -117,6 +138,8 @@ class Coupling:
         with self.stopwatch.timing("setup"):
             plan = replace(self._plan, hopeless=self._hopeless())
             self._session = Session(plan, self._comm, self.stopwatch)
+        if self._stop_asked:
+            self.ask_to_stop()
         return self
 
     def __exit__(
@@ -306,6 +329,86 @@ class Coupling:
         """
         self._running.end_step()
 
+    @property
+    def keeps_checkpoints(self) -> bool:
+        """Whether this run writes checkpoints."""
+        return self._plan.checkpointed.checkpoints > 0
+
+    @property
+    def checkpoint_due(self) -> bool:
+        """Whether a checkpoint is to be written now, after an ``end_step``; the same on every rank."""
+        return self._running.wishes.checkpoint
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the run is to end now, after an ``end_step`` and the checkpoint; the same on every rank."""
+        return self._running.wishes.stop
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the run has ended early, as asked, with a checkpoint: it can be resumed."""
+        return self._summary is not None and self._summary.status == STOPPED
+
+    def ask_to_stop(self) -> None:
+        """Ask all ranks to end the run after a step or two, with a checkpoint.
+
+        One rank is enough; may be called at any time, from a signal handler too.
+
+        Collective: no.
+        """
+        self._stop_asked = True
+        if self._session is not None:
+            self._session.wishes.ask_to_stop()
+
+    def checkpoint(
+        self,
+        arrays: Mapping[str, NDArray[Any]],
+        ids: NDArray[np.int64],
+        *,
+        numbers: Mapping[str, float | int | str] | None = None,
+    ) -> None:
+        """Write a checkpoint of the loop and of everything the coupling knows, at the end of a step.
+
+        Parameters
+        ----------
+        arrays : mapping of str to ndarray (n, ...)
+            What this rank's elements are to be found with again; the same names on every rank.
+        ids : ndarray (n,) of int64
+            Global ids of the rows, unique over all ranks, as for :meth:`evaluate`.
+        numbers : mapping, optional
+            What is the same on every rank, such as the time.
+
+        Raises
+        ------
+        LifecycleError
+            Outside of the context.
+
+        Collective: yes.
+        """
+        rows = Rows(self._comm, ids)
+        columns = [Column("rows/ids", rows.ids)]
+        columns += [Column(f"rows/{name}", partial(rows.gather, array)) for name, array in arrays.items()]
+        self.save(columns, lambda: {"numbers": dict(numbers or {})})
+
+    def save(self, columns: Sequence[Column], loop: Callable[[], Mapping[str, Plain]]) -> None:
+        """Write a checkpoint with arrays of any shape, for loops that bring their own gathering.
+
+        Parameters
+        ----------
+        columns : sequence of Column
+            The same on every rank, in the same order.
+        loop : callable
+            Gives what else there is to keep, as plain data; called on rank 0.
+
+        Raises
+        ------
+        LifecycleError
+            Outside of the context.
+
+        Collective: yes.
+        """
+        self._running.checkpoint(columns, loop)
+
     def finish(
         self,
         *,
@@ -337,6 +440,14 @@ class Coupling:
             self._summary = session.finish(results)
         return self._summary
 
+    def _open(
+        self, resume: Path | str, case: Case | Path | str | None, *, out: object, script: Script | None
+    ) -> Resumption:
+        if out is not None or script is not None:
+            raise ConfigError("A run is resumed in its own folder: leave out= and replay= out beside resume=.")
+        wanted = case if case is None or isinstance(case, Case) else read_case(case)
+        return on_first(self._comm, lambda: Resumption.open(resume, wanted))
+
     def _check_surrogate(self) -> None:
         from coupler.surrogate import Surrogate
 
@@ -348,7 +459,7 @@ class Coupling:
     @property
     def _economical(self) -> bool:
         case, controller = self.case, self._plan.controller
-        if self._plan.script is not None:  # it says what was found then
+        if self._plan.script is not None or self._plan.resumption is not None:  # they say what was found then
             return False
         timed = case.learning.mode != "deterministic"
         return timed and controller.mode == "certified" and case.controller.economics == "auto"
@@ -357,6 +468,8 @@ class Coupling:
         """Say why no model could save time, on all ranks alike; nothing if one could, or nobody knows."""
         if self._plan.script is not None:
             return self._plan.script.hopeless
+        if self._plan.resumption is not None:
+            return str(self._plan.resumption.checkpoint.facts["hopeless"])
         return self._foresight.hopeless(self._comm) if self._economical else ""
 
     @property
@@ -397,12 +510,14 @@ def _last_words(error: BaseException) -> str:
     """Say why a rank ends: a sentence for a user's mistake, where it happened for ours."""
     if isinstance(error, CouplerError):
         return f"coupler: {error}"
+    if said := storage_failure(error):
+        return f"coupler: {said}"
     # Whoever raises SystemExit has said why.
     return "" if isinstance(error, SystemExit) else "".join(traceback.format_exception(error))
 
 
 def _exit_code(error: BaseException) -> int:
-    if isinstance(error, CouplerError):
+    if isinstance(error, CouplerError) or storage_failure(error):
         return 2
     return error.code if isinstance(error, SystemExit) and isinstance(error.code, int) else 1
 

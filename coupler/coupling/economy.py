@@ -1,6 +1,7 @@
 """The economy of a run: what asking and truth cost each rank, and the switches that follow from the slowest one."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -79,6 +80,10 @@ class Economy:
             return []
         self._routes[index].off = False
         return [self._event(step, index, EventKind.SWITCHED_ON, "another version may do better")]
+
+    def resume(self, switches: Sequence[Economics]) -> None:
+        """Go on with switches as they were; a window under way begins anew, as its seconds are not known here."""
+        self.switches = [replace(one, steps=0 if one.on else one.steps, change=Change.NOTHING) for one in switches]
 
     def finish(self) -> None:
         """Complete what is under way. Collective: completes one, if it was begun."""

@@ -111,17 +111,24 @@ class Groups:
 
     A server that is gone leaves the same elements without an answer in every call until the end.
 
+    Attributes
+    ----------
+    count : int
+        Number of the next group.
+
     Parameters
     ----------
     rank : int
         Whose.
+    count : int
+        Number of the first one, in a run that goes on.
     """
 
-    def __init__(self, rank: int) -> None:
+    def __init__(self, rank: int, count: int = 0) -> None:
         self._rank = rank
         self._known: dict[tuple[int, int], NDArray[np.int64]] = {}
         self._numbers: dict[tuple[int, int], int] = {}
-        self._count = 0
+        self.count = count
 
     def rows(self, calls: Sequence[OperatorCall]) -> dict[str, Table]:
         """Give what went unanswered as rows of ``unanswered`` and ``unanswered_ids``."""
@@ -137,8 +144,8 @@ class Groups:
         return {"unanswered": np.array(found, UNANSWERED), "unanswered_ids": np.array(spans, UNANSWERED_IDS)}
 
     def _new(self, key: tuple[int, int], ranges: NDArray[np.int64]) -> list[tuple[int, ...]]:
-        self._known[key], self._numbers[key] = ranges, self._count
-        self._count += 1
+        self._known[key], self._numbers[key] = ranges, self.count
+        self.count += 1
         return [(self._rank, self._numbers[key], *ends) for ends in ranges.tolist()]
 
 

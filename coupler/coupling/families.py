@@ -56,6 +56,17 @@ class Families:
         if (family := self._boxes.get(index)) is not None:
             family.tallies = family.statements.add(family.tallies, box_sums(counts.boxes, audit_rate))
 
+    @property
+    def tallies(self) -> tuple[tuple[Tally, ...], ...]:
+        """The evidence of all of them, to go on from."""
+        return tuple(family.tallies for family in (*self._outputs.values(), *self._boxes.values()))
+
+    def resume(self, tallies: tuple[tuple[Tally, ...], ...]) -> None:
+        """Go on from what was known."""
+        families = (*self._outputs.values(), *self._boxes.values())
+        for family, known in zip(families, tallies, strict=True):
+            family.tallies = known
+
     def summary(self) -> list[FamilySummary]:
         """Say what all of them certify."""
         return [_summary(family) for family in (*self._outputs.values(), *self._boxes.values())]

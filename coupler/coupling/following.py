@@ -34,6 +34,7 @@ class Following:
         self._events: dict[int, list[Event]] = {}
         for event in script.events:
             self._events.setdefault(event.step, []).append(event)
+        self._told = 0
 
     @property
     def learns(self) -> bool:
@@ -60,7 +61,12 @@ class Following:
         for (name, route), standings in zip(self._routes.items(), self._script.standings, strict=True):
             if step + 1 in standings:
                 self._stand(name, route, standings[step + 1])
+        self._told = step + 1
         return self._events.get(step + 1, [])
+
+    def last_events(self, step: int) -> list[Event]:
+        """Give what happened after the last step. Collective: no."""
+        return self._events.get(step + 1, []) if step + 1 > self._told else []
 
     def flush(self) -> None:
         """Write nothing: no samples are kept. Collective: no."""

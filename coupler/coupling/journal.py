@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from mpi4py import MPI
@@ -38,6 +39,25 @@ Table = NDArray[np.void]
 _BLOCK_BYTES = 64
 
 
+@dataclass(frozen=True)
+class JournalMemory:
+    """Where the files stand.
+
+    Parameters
+    ----------
+    rows : dict of str to int
+        Rows of the ledger by table.
+    metrics : int
+        Bytes of the metrics.
+    groups : int
+        Number of the next group of ids, on any rank.
+    """
+
+    rows: dict[str, int]
+    metrics: int
+    groups: int
+
+
 class Journal:
     """Ledger records of this rank, gathered to rank 0 every now and then; one line of metrics per step.
 
@@ -59,15 +79,19 @@ class Journal:
         The ranks.
     operators : sequence of str
         Operator names.
+    since : JournalMemory, optional
+        Go on with the files that are there, from where they stood; what follows is cut off.
 
     Collective: yes.
     """
 
-    def __init__(self, folder: RunFolder, nodes: Nodes, operators: Sequence[str]) -> None:
+    def __init__(
+        self, folder: RunFolder, nodes: Nodes, operators: Sequence[str], since: "JournalMemory | None" = None
+    ) -> None:
         self._comm = nodes.job
         self._calls: list[entries.OperatorCall] = []
         self._audits: list[Table] = []
-        self._groups = entries.Groups(nodes.job.rank)
+        self._groups = entries.Groups(nodes.job.rank, 0 if since is None else since.groups)
         self._gathering: _Gathering | None = None
         self._gathered: list[Mapping[str, Table]] = []
         self._lines: list[Callable[[], Progress]] = []
@@ -81,8 +105,8 @@ class Journal:
         self._metrics: MetricsFile | None = None
 
         def create() -> None:
-            self._ledger = LedgerFile(folder.ledger, operators)
-            self._metrics = MetricsFile(folder.metrics)
+            self._ledger = LedgerFile(folder.ledger, operators, rows=None if since is None else since.rows)
+            self._metrics = MetricsFile(folder.metrics, None if since is None else since.metrics)
 
         on_first(nodes.job, create)
 
@@ -144,6 +168,14 @@ class Journal:
         self._complete()
         self._write()
         self._note()
+
+    def save(self) -> JournalMemory | None:
+        """Write all records of all ranks, and say where the files stand; on rank 0. Collective: yes."""
+        self.flush()
+        groups = self._comm.allreduce(self._groups.count, MPI.MAX)
+        if self._ledger is None or self._metrics is None:
+            return None
+        return JournalMemory(self._ledger.rows, self._metrics.length, groups)
 
     def close(self) -> None:
         """Close metrics and ledger; records that were not flushed are not written. Collective: no."""

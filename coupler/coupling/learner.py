@@ -6,10 +6,13 @@ Every decision here follows from the reduced counts and the step, so all ranks t
 import logging
 import time
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from coupler.checkpoint import Column
 from coupler.config import Case
 from coupler.controller import Coins, Stream
 from coupler.coupling.call import Piece, Reasons
@@ -19,13 +22,13 @@ from coupler.coupling.route import Route
 from coupler.learning.draws import element_draws
 from coupler.learning.registry import ModelCard, Registry
 from coupler.learning.rounds import RoundFolder, RoundOutcome
-from coupler.learning.samples import SampleBatch, unselected
+from coupler.learning.samples import COLUMNS, SampleBatch, unselected
 from coupler.learning.store import SampleStore
 from coupler.learning.trainer import TrainingTask
 from coupler.learning.trigger import KeepShares, TrainingTrigger, keep_shares
 from coupler.records import Reason
 from coupler.runfolder import RunFolder
-from coupler.serving.service import Service
+from coupler.serving.supervision import Supervision
 
 _log = logging.getLogger("coupler.learning")
 # A round that takes longer than this in deterministic mode is given up [s].
@@ -57,6 +60,43 @@ class LearnerPlan:
     folder: RunFolder
 
 
+@dataclass(frozen=True)
+class LearnerMemory:
+    """What a learner needs to go on, besides the samples that are not on disk yet.
+
+    Parameters
+    ----------
+    available, trained_on : int
+        Samples kept so far, and when the last training began.
+    fallback_share : float
+        Smoothed share of elements that fall back.
+    keep_shares : KeepShares
+        What is kept of the truth's answers.
+    rounds, began : int
+        Rounds that have started, and the step at which the one under way did; -1 if none is.
+    incumbent : int or None
+        The version that answered then.
+    latest : int
+        The last version that the ranks have heard of.
+    learns, worthwhile : bool
+        As in :class:`Learner`.
+    resumable : tuple of tuple of int
+        Per checkpoint that is kept, this one included, the steps whose samples are needed to go on from it.
+    """
+
+    available: int
+    trained_on: int
+    fallback_share: float
+    keep_shares: KeepShares
+    rounds: int
+    began: int
+    incumbent: int | None
+    latest: int
+    learns: bool
+    worthwhile: bool
+    resumable: tuple[tuple[int, ...], ...]
+
+
 class Learner:
     """Collects samples from a route and runs its training rounds.
 
@@ -75,11 +115,11 @@ class Learner:
         Whose truth is learned from.
     nodes : Nodes
         The ranks.
-    service : Service or None
-        Ray's part; None except on rank 0.
+    service : Supervision or None
+        Who has models trained; None except on rank 0.
     """
 
-    def __init__(self, plan: LearnerPlan, route: Route, nodes: Nodes, service: Service | None) -> None:
+    def __init__(self, plan: LearnerPlan, route: Route, nodes: Nodes, service: Supervision | None) -> None:
         learning = plan.case.learning
         self._plan, self._route, self._nodes, self._service = plan, route, nodes, service
         self._trigger = TrainingTrigger(first=learning.first, growth=learning.growth, capacity=learning.buffer)
@@ -93,6 +133,10 @@ class Learner:
         self._fallback_share = 0.0
         self._keep_shares = KeepShares(0.0, 0.0)  # until the first sum says how many elements there are
         self._round, self._round_started = 0, -1
+        self._incumbent: int | None = None
+        self._latest = 0
+        self._resumable: tuple[tuple[int, ...], ...] = ()
+        self._outcome_seen = False
         self._looked_at = time.monotonic()
         self.learns = learning.mode != "off"
         self.worthwhile = True
@@ -113,11 +157,18 @@ class Learner:
         """Whether a round is under way."""
         return self._round_started >= 0
 
+    def card(self, version: int) -> ModelCard:
+        """Give the card of a version of this operator's model."""
+        return self._registry.card(self._plan.name, version)
+
     def count_outcome(self) -> None:
         """Add to this rank's counts whether it sees the outcome of the round under way. Collective: no."""
         if self.training and self._nodes.leads:
             self._publish_failure()
-            self._route.counts.rounds_done = int(self._rounds.published(self._round))
+            # Thousands of nodes that ask a shared file system in every step would be all it has to do: the others
+            # begin to look once rank 0 has seen it.
+            if self._nodes.first or self._outcome_seen:
+                self._route.counts.rounds_done = int(self._rounds.published(self._round))
 
     def end_step(self, step: int, totals: Counts, *, may_start: bool) -> ModelCard | None:
         """Take in the reduced counts; start a round if one is due, finish one if it has ended.
@@ -139,6 +190,7 @@ class Learner:
         Collective: yes at steps where a round starts (samples are gathered), otherwise no.
         """
         self._available += totals.samples
+        self._outcome_seen = self.training and totals.rounds_done > 0
         self._keep_shares = self._shares_of(totals)
         if self.training:
             return self._finish_round() if self._round_ended(step, totals) else None
@@ -154,6 +206,65 @@ class Learner:
             everything = [batch for rank in batches for batch in rank]
             if everything:
                 self._store.append(SampleBatch.join(everything))
+
+    def expect_resumption(self, step: int) -> None:
+        """Take care that the run can go on from the end of this step as long as its checkpoint is kept.
+
+        What a training that is under way learns from must stay as well: it will begin again. Collective: no.
+        """
+        needed = (step, self._round_started) if self.training else (step,)
+        self._resumable = (*self._resumable, needed)[-self._plan.case.run.checkpoints :]
+
+    @property
+    def memory(self) -> LearnerMemory:
+        """What is needed to go on."""
+        return LearnerMemory(
+            available=self._available,
+            trained_on=self._trained_on,
+            fallback_share=self._fallback_share,
+            keep_shares=self._keep_shares,
+            rounds=self._round,
+            began=self._round_started,
+            incumbent=self._incumbent,
+            latest=self._latest,
+            learns=self.learns,
+            worthwhile=self.worthwhile,
+            resumable=self._resumable,
+        )
+
+    def columns(self) -> list[Column]:
+        """Give the samples of all ranks that are not on disk yet, as columns of a checkpoint. Collective: no."""
+        return [Column(f"samples/{self._plan.name}/{name}", partial(self._gather, name)) for name in COLUMNS]
+
+    def resume(self, memory: LearnerMemory, pending: SampleBatch | None) -> None:
+        """Go on from what was known; a training that was under way begins again, from the same samples.
+
+        Parameters
+        ----------
+        memory : LearnerMemory
+            What was known.
+        pending : SampleBatch or None
+            The samples that were not on disk; on rank 0, None elsewhere.
+
+        Collective: no.
+        """
+        self._available, self._trained_on = memory.available, memory.trained_on
+        self._fallback_share, self._keep_shares = memory.fallback_share, memory.keep_shares
+        self._round, self._round_started = memory.rounds, memory.began
+        self._incumbent, self._latest, self._resumable = memory.incumbent, memory.latest, memory.resumable
+        self.learns, self.worthwhile = memory.learns, memory.worthwhile
+        self._pending = [pending] if pending is not None and len(pending) else []
+        if self.training and self._nodes.first:
+            assert self._service is not None
+            self._service.train(self._plan.index, self._round, self._task(self._round_started))
+
+    def _gather(self, name: str) -> NDArray[Any] | None:
+        """Give a column of the samples not on disk, of all ranks, on rank 0. Collective: yes."""
+        signature = self._route.operator.signature
+        nothing = getattr(SampleBatch.none(len(signature.inputs), len(signature.outputs)), name)
+        mine = np.concatenate([nothing, *(getattr(batch, name) for batch in self._pending)])
+        everyone = self._nodes.job.gather(mine)
+        return None if everyone is None else np.concatenate(everyone)
 
     def _keep(self, piece: Piece, reasons: Reasons) -> None:
         """Keep a random share of the truth's answers of either kind; neither coins nor draws depend on the ranks."""
@@ -207,14 +318,14 @@ class Learner:
     def _start_round(self, step: int) -> None:
         self.flush()
         self._round += 1
-        self._round_started = step
+        self._round_started, self._incumbent = step, self._route.state.version or None
         self._trained_on = self._available
         if self._nodes.first:
             assert self._service is not None
             self._service.train(self._plan.index, self._round, self._task(step))
 
     def _task(self, step: int) -> TrainingTask:
-        case, state = self._plan.case, self._route.state
+        case = self._plan.case
         return TrainingTask(
             operator=self._plan.name,
             surrogate=case.surrogate.name,
@@ -231,8 +342,9 @@ class Learner:
             cap=case.controller.cap,
             target=case.controller.target,
             step=step,
-            incumbent=state.version or None,
+            incumbent=self._incumbent,
             needed=self._route.needed_versions,
+            resumable=tuple(sorted({one for steps in self._resumable for one in steps})),
         )
 
     def _round_ended(self, step: int, totals: Counts) -> bool:
@@ -267,7 +379,10 @@ class Learner:
         self.learns = self.learns and not outcome.failed
         if outcome.failed and self._nodes.first:
             _log.warning("operator %s learns no more: %s", self._plan.name, outcome.sentence)
-        return None if outcome.candidate is None else self._registry.card(self._plan.name, outcome.candidate)
+        if outcome.candidate is None:
+            return None
+        self._latest = outcome.candidate
+        return self._registry.card(self._plan.name, outcome.candidate)
 
 
 def _failure(why: str) -> RoundOutcome:

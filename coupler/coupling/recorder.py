@@ -97,8 +97,15 @@ class TapeRecorder:
             self._gather()
         self._reduction.start(np.array([sum(pending.nbytes for pending in self._pending)], np.int64))
 
-    def flush(self) -> None:
+    def save(self) -> None:
         """Put everything that was recorded on disk, so that a run can go on from here. Collective: yes."""
+        self._reduction.finish()
+        self._gather()
+        for writer in self._writers if self._comm.rank == 0 else ():
+            writer.save()
+
+    def flush(self) -> None:
+        """Put everything that was recorded on disk, and end the segments. Collective: yes."""
         self._reduction.finish()
         self._gather()
         for writer in self._writers:

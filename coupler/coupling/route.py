@@ -22,7 +22,7 @@ from coupler.controller import (
 )
 from coupler.controller.blending import band, mixed
 from coupler.controller.boxes import Boxes
-from coupler.controller.hysteresis import Hysteresis
+from coupler.controller.hysteresis import Hysteresis, Remembered
 from coupler.controller.repair import repair
 from coupler.coupling.call import CallRecord, Piece, StepSetting, Unanswered, id_ranges
 from coupler.coupling.counts import Counts, CountsShape
@@ -58,6 +58,25 @@ class _Spent:
     model: float = 0.0
     hidden: float = 0.0
     trial: float = 0.0
+
+
+@dataclass(frozen=True)
+class RouteMemory:
+    """What a route needs to go on, besides the versions themselves.
+
+    Parameters
+    ----------
+    state : ControllerState
+        The gate, the certificate's evidence, the alarms.
+    challenger : int
+        The version on trial.
+    off : bool
+        Whether the surrogate is switched off.
+    """
+
+    state: ControllerState
+    challenger: int
+    off: bool
 
 
 class Route:
@@ -244,6 +263,11 @@ class Route:
         self._stopwatch.charge("gate", spent.gate)
         return self._record(step, call, space.by_reason.tolist(), space.sums.tolist())
 
+    def renew(self) -> None:
+        """Turn to a server that was started in the place of one that was lost. Collective: no; between two steps."""
+        if self.transport is not None:
+            self.transport.renew()
+
     @property
     def needed_versions(self) -> tuple[int, ...]:
         """Versions that are asked now, and must be whatever else is loaded."""
@@ -258,6 +282,31 @@ class Route:
     def audit_rate(self) -> float:
         """Share of the decisions that is audited in this step."""
         return self.controller.audit_rate_now(self.state)
+
+    @property
+    def accepted(self) -> dict[int, Remembered]:
+        """What was accepted last, by call, for elements to be treated alike after a resumption."""
+        return self._hysteresis.accepted()
+
+    def resume(self, memory: RouteMemory, accepted: dict[int, Remembered]) -> None:
+        """Go on from what was known; what hangs on the version that answers is up to its succession.
+
+        Parameters
+        ----------
+        memory : RouteMemory
+            What was known.
+        accepted : dict
+            What was accepted last, of all ranks.
+
+        Collective: no.
+        """
+        self.state, self.challenger, self.off = memory.state, memory.challenger, memory.off
+        self._hysteresis.resume(accepted)
+
+    @property
+    def memory(self) -> RouteMemory:
+        """What is needed to go on."""
+        return RouteMemory(self.state, self.challenger, self.off)
 
     @property
     def setting(self) -> StepSetting:
@@ -416,6 +465,8 @@ class Route:
         assert self.transport is not None
         spent, started = self._spent, time.perf_counter()
         answer = self.transport.answer(self._deadline)
+        if self._must_answer and not answer.arrived:
+            answer = self._persist(answer, started)
         waited = self._noted("wait", started, piece.step)
         spent.wait += waited
         if answer.arrived:
@@ -431,6 +482,16 @@ class Route:
                 'longer exchange.patience if the server was only slow, or with learning.mode = "asynchronous".'
             )
         return answer
+
+    def _persist(self, answer: Answer, since: float) -> Answer:
+        """Where an answer must come: wait for a server in the place of one that was lost, and for its answer."""
+        assert self.transport is not None
+        while answer.reason is Reason.SERVER_LOST and self.transport.renew(self._left(since)):
+            answer = self.transport.answer(self._left(since))
+        return answer
+
+    def _left(self, since: float) -> float:
+        return max(0.0, self._deadline - (time.perf_counter() - since))
 
     def _take(self, piece: Piece, answer: Answer, truth: Floats) -> None:
         """Judge an answer, measure it where it was audited, take it where it may stand; the truth for the rest."""

@@ -15,7 +15,7 @@ from coupler.errors import ConfigError, CouplerError
 from coupler.ledger import Ledger
 from coupler.records import TAKEOVERS, Event, EventKind, Reason
 from coupler.runfolder import RunFolder
-from coupler.summary import Summary, read_summary
+from coupler.summary import STOPPED, Summary, read_summary
 
 if TYPE_CHECKING:
     from coupler.learning.registry import ModelCard
@@ -207,7 +207,13 @@ def _summary(folder: RunFolder) -> Summary:
             "with. Give the folder of a finished run."
         )
     try:
-        return read_summary(folder.summary)
+        summary = read_summary(folder.summary)
+        if summary.status == STOPPED:
+            raise ConfigError(
+                f"The run in {folder.path} was stopped after step {summary.steps}: there is no end to compare with. "
+                f"Go on with it first: coupler resume {folder.path}"
+            )
+        return summary
     except (OSError, ValueError) as error:  # pydantic's and json's errors are ValueErrors
         raise CouplerError(
             f"{folder.summary} cannot be read ({str(error).partition(chr(10))[0]}): it was changed, or written by "

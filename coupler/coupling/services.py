@@ -12,11 +12,13 @@ from coupler.coupling.route import Route
 from coupler.exchange import Arena, ArenaLayout, InProcessTransport, SharedTransport, SlotShape, Transport
 from coupler.learning.registry import Registry
 from coupler.serving.agreement import load_as_agreed
-from coupler.serving.answering import ModelPlan, check_folder
-from coupler.serving.cluster import Cluster
+from coupler.serving.losses import RestartRule
+from coupler.serving.modelplan import ModelPlan, check_folder
 from coupler.serving.placement import CoreMap, Home, all_cores, plan
+from coupler.serving.post import Care
 from coupler.serving.predictor import Predictor, choose_device
-from coupler.serving.service import NodePlan, Service, ServicePlan
+from coupler.serving.serviceplan import NodePlan, ServicePlan
+from coupler.serving.supervision import Supervision
 
 # Room for rows of a model inside of a rank.
 _ROOM_BYTES = 2**30
@@ -25,7 +27,12 @@ _ROOM_BYTES = 2**30
 class NodeServices:
     """This rank's share of the services of the run.
 
-    Rank 0 alone talks to Ray, for all nodes; the leading rank of each node owns its arena.
+    Rank 0 alone talks to Ray's supervisor, for all nodes; the leading rank of each node owns its arena.
+
+    Attributes
+    ----------
+    supervision : Supervision or None
+        Servers, relays and trainer of all nodes; None except on rank 0.
 
     Parameters
     ----------
@@ -57,11 +64,9 @@ class NodeServices:
         shapes = [_slot_shape(index, route, elements[name]) for index, (name, route) in enumerate(routes.items())]
         with ExitStack() as started:
             arena = None if case.exchange.transport == "inprocess" else self._map_arena(shapes, started)
-            cluster = together(nodes.job, lambda: self._connect(case, started))
-            service_plan = self._plan(case, cluster, arena, models)
-            self.service: Service | None = together(
-                nodes.job, lambda: self._start_service(cluster, service_plan, started)
-            )
+            self.supervision = together(nodes.job, lambda: self._connect(case, started))
+            service_plan = self._plan(case, arena, models)
+            together(nodes.job, lambda: self._start_services(service_plan, arena))
             if arena is not None and nodes.leads:
                 started.callback(arena.dismiss)
             transports = together(nodes.job, lambda: self._transports(case, shapes, arena))
@@ -85,17 +90,18 @@ class NodeServices:
         started.callback(arena.close)
         return arena
 
-    def _connect(self, case: Case, started: ExitStack) -> Cluster | None:
+    def _connect(self, case: Case, started: ExitStack) -> Supervision | None:
         if not self._nodes.first:
             return None
-        cluster = Cluster(case.ray.address, 1 if case.exchange.transport == "inprocess" else self._nodes.count)
-        started.callback(cluster.close)
-        return cluster
+        spans = 1 if case.exchange.transport == "inprocess" else self._nodes.count
+        supervision = Supervision(case.ray.address, spans)
+        started.callback(supervision.close)
+        return supervision
 
-    def _plan(self, case: Case, cluster: Cluster | None, arena: Arena | None, models: Path) -> ServicePlan | None:
+    def _plan(self, case: Case, arena: Arena | None, models: Path) -> ServicePlan | None:
         """Gather on rank 0 what to start for every node; None elsewhere."""
         cores = self._core_map()
-        head = self._nodes.job.bcast(None if cluster is None else cluster.head)
+        head = self._nodes.job.bcast(None if self.supervision is None else self.supervision.head)
         mine = NodePlan(Home.towards(head), None if arena is None else arena.address, cores)
         everyone = self._nodes.job.gather(mine if self._nodes.leads else None)
         if everyone is None:
@@ -114,6 +120,7 @@ class NodeServices:
             ),
             servers=case.ray.servers,
             transport=case.exchange.transport,
+            care=Care(RestartRule(case.ray.restarts, case.ray.restart_window), case.ray.silence),
         )
 
     def _core_map(self) -> CoreMap:
@@ -121,14 +128,9 @@ class NodeServices:
         with all_cores() as reachable:
             return plan(bound, reachable)
 
-    def _start_service(
-        self, cluster: Cluster | None, service_plan: ServicePlan | None, started: ExitStack
-    ) -> Service | None:
-        if cluster is None or service_plan is None:
-            return None
-        service = Service(cluster, service_plan)
-        started.callback(service.close)
-        return service
+    def _start_services(self, service_plan: ServicePlan | None, arena: Arena | None) -> None:
+        if self.supervision is not None and service_plan is not None:
+            self.supervision.serve(service_plan, (lambda: None) if arena is None else arena.dismiss)
 
     def _transports(self, case: Case, shapes: Sequence[SlotShape], arena: Arena | None) -> list[Transport]:
         if arena is not None:

@@ -2,11 +2,12 @@
 
 import logging
 import os
+import shutil
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -14,9 +15,9 @@ import numpy as np
 from mpi4py import MPI
 from numpy.typing import NDArray
 
+from coupler.checkpoint import Column, Plain
 from coupler.clock import Stopwatch
-from coupler.config import Case
-from coupler.controller import MOST_CALLS, Controller
+from coupler.controller import MOST_CALLS
 from coupler.controller.boxes import Boxes
 from coupler.coupling.account import Account, StepTotals
 from coupler.coupling.call import StepSetting
@@ -24,21 +25,25 @@ from coupler.coupling.clocks import clock_offset
 from coupler.coupling.counts import Counts
 from coupler.coupling.families import Families
 from coupler.coupling.journal import Journal
+from coupler.coupling.keeper import Keeper, forget_future, memory_of
+from coupler.coupling.memory import Standing
 from coupler.coupling.nodes import Nodes, on_first, together
+from coupler.coupling.plan import SessionPlan
 from coupler.coupling.recorder import TapeRecorder
 from coupler.coupling.reduction import StepReduction
 from coupler.coupling.rehearsal import rehearse
 from coupler.coupling.route import Route
-from coupler.coupling.script import Script
 from coupler.coupling.sharing import SharingSwitch, open_workshop
 from coupler.coupling.statement import Results, statement
+from coupler.coupling.wishes import NUMBERS as WISHES
+from coupler.coupling.wishes import Wishes
 from coupler.errors import CouplerError, FieldMismatch
 from coupler.exchange.sharing import Bench
 from coupler.operator import Operator
 from coupler.progress import Progress
 from coupler.records import TAKEOVERS, Event, EventKind
-from coupler.runfolder import claim
-from coupler.summary import ModelSummary, Summary
+from coupler.runfolder import RunFolder, claim
+from coupler.summary import FINISHED, STOPPED, ModelSummary, Summary
 from coupler.tape import TapeCall
 from coupler.timeline import Head, Timeline, make_room, write_trace
 from coupler.tracking import Start, Teller, open_trackers
@@ -46,6 +51,7 @@ from coupler.tracking import Start, Teller, open_trackers
 if TYPE_CHECKING:
     from coupler.coupling.following import Following
     from coupler.coupling.steering import Steering
+    from coupler.serving.supervision import Supervision
 
 _log = logging.getLogger("coupler.session")
 # Books that need not be kept at once are kept this often [s].
@@ -59,45 +65,6 @@ class _Unread(NamedTuple):
     numbers: NDArray[np.int64]
     setting: tuple[StepSetting, ...]
     seconds: float
-
-
-@dataclass(frozen=True)
-class SessionPlan:
-    """What a session is of; checked before it starts.
-
-    Parameters
-    ----------
-    case : Case
-        The effective case.
-    operators : mapping of name to Operator
-        With the case's tolerances.
-    controller : Controller
-        The rules, the same for every operator.
-    out : Path or None
-        The run folder, if the user chose one.
-    name : str
-        What the default run folder is named after.
-    elements : mapping of name to int
-        Most elements this rank asks about at once.
-    hopeless : str
-        Why no model could save anything, so that nothing is started for one; empty if one could.
-    script : Script or None
-        The run that this one does again, if it does.
-    """
-
-    case: Case
-    operators: Mapping[str, Operator]
-    controller: Controller
-    out: Path | None
-    name: str
-    elements: Mapping[str, int]
-    script: Script | None = None
-    hopeless: str = ""
-
-    @property
-    def learns(self) -> bool:
-        """Whether there is to be a model."""
-        return self.controller.asks and not self.hopeless
 
 
 class Session:
@@ -135,7 +102,10 @@ class Session:
             _log.warning(
                 "MODE SURROGATE: every answer is taken, however wrong, and nothing is promised. For experiments."
             )
-        self._step = self._call = 0
+        since = None if plan.resumption is None else memory_of(plan)
+        self._step = self._began = 0 if since is None else since.moment.step
+        self._kept = -1
+        self._call = 0
         self._step_began = 0.0
         self._models: list[ModelSummary] = []
         self.events: list[Event] = []
@@ -150,21 +120,32 @@ class Session:
         self._account = Account(self.routes, plan.controller, families)
         with ExitStack() as started:
             self._nodes = Nodes.of(comm)
-            self.folder = on_first(self._nodes.job, lambda: claim(plan.out, plan.name, plan.case))
+            self.folder = self._claim()
+            failed_lock = started.enter_context(ExitStack())
+            failed_lock.callback(self.folder.release)
             failed = started.enter_context(ExitStack())
-            if self._nodes.first:
+            if self._nodes.first and since is None:
                 failed.callback(self.folder.abandon)
+            self.wishes = Wishes(plan.checkpointed, first=self._nodes.first)
             self._benches = self._start_sharing()
-            self._journal = Journal(self.folder, self._nodes, tuple(plan.operators))
+            self._journal = Journal(
+                self.folder, self._nodes, tuple(plan.operators), None if since is None else since.journal
+            )
             started.callback(self._journal.close)
             telling = started.enter_context(ExitStack())
             self._journal.tellers = self._start_tellers(telling)
             if plan.case.output.ledger == "audits":
                 self._journal.watch(self.routes)
             self._timeline = self._start_timeline(started) if plan.case.trace.on else None
-            self._steering: Steering | Following | None = self._start_learning(started) if plan.learns else None
+            self._supervision: Supervision | None = None
+            self._live: Steering | None = None  # as long as nobody else says what happens
+            self._steering: Steering | Following | None = None
+            if plan.learns:
+                if since is not None:
+                    on_first(self._nodes.job, lambda: forget_future(self.folder, plan.operators, since))
+                self._steering = self._start_learning(started)
             if plan.hopeless:
-                self._switch_all_off()
+                self._switch_all_off(tell=since is None)
             taped = plan.case.output.tape
             self._recorder = TapeRecorder(self.folder, self._nodes, plan.operators, plan.case) if taped else None
             # Where no model can ever take over, nothing hangs on a step's sums, and books are kept for many at once:
@@ -173,8 +154,15 @@ class Session:
             self._step_began = time.perf_counter()
             self._unread: list[_Unread] = []
             self._read_at = time.monotonic()
-            self._reduction = StepReduction(self._nodes.job, sum(route.counts.shape.length for route in self.routes))
+            length = sum(route.counts.shape.length for route in self.routes)
+            self._reduction = StepReduction(self._nodes.job, length + WISHES)
+            self._keeper = Keeper(plan, self._nodes, self.folder, self._account, self._reduction, self._live)
+            if since is not None:
+                self._setting, self.events = since.moment.setting, list(since.moment.events)
+                self._models = [ModelSummary(**model) for model in since.moment.models]
+                self._keeper.resume(since, self._supervision)
             failed.pop_all()
+            failed_lock.pop_all()
             # Told of the end as well, when all else has been stopped.
             self._telling = telling.pop_all()
             self._started = started.pop_all()
@@ -199,7 +187,7 @@ class Session:
                 f"step {self._step + 1}: evaluate was called {self._call} times within one step, and the audit coins "
                 "are numbered for fewer. Hand many elements over in one call, and call end_step once per step."
             )
-        if self._call == 0 and self._step == 0:
+        if self._call == 0 and self._step == self._began:
             self._first_ids = ids.copy()
         route = self.routes[index]
         outputs = np.empty((len(inputs), len(route.operator.signature.outputs))) if out is None else out
@@ -227,7 +215,7 @@ class Session:
     def _finish_step(self) -> None:
         self._call = 0
         held = self._held()
-        if self._step == 1:
+        if self._step == self._began + 1:
             self._check_ids()
         with self._stopwatch.timing("sync"):
             setting = self._setting
@@ -242,6 +230,29 @@ class Session:
             with self._stopwatch.timing("io"):
                 self._recorder.end_step()
 
+    def checkpoint(self, columns: Sequence[Column], loop: Callable[[], Mapping[str, Plain]]) -> None:
+        """Write a checkpoint of the end of this step, from which the run can go on with any number of ranks.
+
+        Parameters
+        ----------
+        columns : sequence of Column
+            The arrays of the loop around, alike on every rank.
+        loop : callable
+            Gives what else the loop wants to keep; called on rank 0.
+
+        Collective: yes.
+        """
+        started = time.monotonic()
+        with self._stopwatch.timing("io"):
+            self._read()
+            if self._recorder is not None:
+                self._recorder.save()
+            models = tuple(model.model_dump() for model in self._models)
+            moment = Standing(self._step, self._setting, tuple(self.events), models)
+            self._keeper.write(moment, self._journal.save(), columns, loop)
+        self.wishes.done(time.monotonic() - started)
+        self._kept = self._step
+
     def finish(self, results: Results) -> Summary:
         """Write what is left, stop everything, write the summary. Collective: yes."""
         held = self._held()
@@ -250,11 +261,15 @@ class Session:
         self._start_reduction(held)
         self._take_in(self._step + 1)
         self._read()
+        if self._steering is not None:
+            results = replace(results, events=[*results.events, *self._last_events()])
         seconds = self._stopwatch.seconds
         results = replace(results, loop_seconds=self._stopwatch.total - seconds["setup"] - seconds["twin"])
         with self._stopwatch.timing("io"):
             self._journal.flush()
-            if self._steering is not None:
+            if (
+                self._steering is not None and results.status == FINISHED
+            ):  # what goes on has its samples in a checkpoint
                 self._steering.flush()
             if self._recorder is not None:
                 self._recorder.finish()
@@ -267,9 +282,19 @@ class Session:
                 teller.end(summary)
             if self._timeline is not None:
                 write_trace(self.folder.path)
+            if results.status == FINISHED:
+                shutil.rmtree(self.folder.checkpoints, ignore_errors=True)  # nobody goes on from here
+            self.folder.release(finished=results.status == FINISHED)
         self._telling.close()
         self._nodes.close()
         return summary
+
+    def _last_events(self) -> list[Event]:
+        """Note what happened since the last step; it is said of the step that would have come next."""
+        assert self._steering is not None
+        events = self._steering.last_events(self._step)
+        self._note(events)
+        return events
 
     def results(self) -> Results:
         """Give what the session knows of itself for the summary; the loop adds what it knows."""
@@ -280,12 +305,14 @@ class Session:
             events=self.events,
             loop_seconds=0.0,
             lending_seconds=sum(bench.lending_seconds for bench in self._benches),
+            status=STOPPED if self.wishes.stop and self._kept == self._step else FINISHED,
         )
 
     def release(self) -> None:
         """Stop everything that was started, without talking to other ranks. Collective: no."""
         self._started.close()
         self._telling.close()
+        self.folder.release()
 
     def _route(self, operator: Operator) -> Route:
         case = self._plan.case
@@ -300,6 +327,20 @@ class Session:
             regions=case.controller.regions if self._plan.controller.asks else 0,
             boxes=Boxes.of(operator.signature, case.controller.box),
         )
+
+    def _claim(self) -> RunFolder:
+        """Take the run folder; rank 0 alone holds its lock. Collective: yes."""
+        plan, claimed = self._plan, list[RunFolder]()
+
+        def take() -> Path:
+            if plan.resumption is not None:
+                claimed.append(plan.resumption.claim(self._nodes.job.size))
+            else:
+                claimed.append(claim(plan.out, plan.name, plan.case))
+            return claimed[0].path
+
+        path = on_first(self._nodes.job, take)
+        return claimed[0] if claimed else RunFolder(path)
 
     def _start_tellers(self, telling: ExitStack) -> list[Teller]:
         """Begin to tell, on rank 0, whoever the case wants to be told; a failure is one on every rank."""
@@ -336,9 +377,11 @@ class Session:
         watch.spans = self._journal.spans = timeline
         return timeline
 
-    def _switch_all_off(self) -> None:
+    def _switch_all_off(self, *, tell: bool) -> None:
         for index, route in enumerate(self.routes):
             route.off = True
+            if not tell:
+                continue
             self._note([Event(1, index, EventKind.SWITCHED_OFF, 0, self._plan.hopeless)])
 
     def _start_learning(self, started: ExitStack) -> "Steering | Following":
@@ -347,6 +390,7 @@ class Session:
         from coupler.coupling.learner import Learner, LearnerPlan
         from coupler.coupling.services import NodeServices
         from coupler.coupling.steering import Steering
+        from coupler.coupling.upkeep import Upkeep
         from coupler.learning.registry import Registry
 
         plan = self._plan
@@ -358,11 +402,14 @@ class Session:
             return follow(script, routes, self.folder.models, started)
         services = NodeServices(plan.case, self._nodes, routes, plan.elements, self.folder.models)
         started.callback(services.close)
+        self._supervision = services.supervision
         learners = [
-            Learner(LearnerPlan(index, name, plan.case, self.folder), route, self._nodes, services.service)
+            Learner(LearnerPlan(index, name, plan.case, self.folder), route, self._nodes, services.supervision)
             for index, (name, route) in enumerate(routes.items())
         ]
-        return Steering(plan.case, self._nodes, self.routes, learners, Registry(self.folder.models))
+        upkeep = Upkeep(self._nodes.job, self.routes, services.supervision)
+        self._live = Steering(plan.case, self._nodes, self.routes, learners, Registry(self.folder.models), upkeep)
+        return self._live
 
     def _start_sharing(self) -> list[Bench]:
         """Make the benches on which truth is shared, where it may be; a node that cannot have them goes without."""
@@ -394,8 +441,7 @@ class Session:
             route.counts.shared_nanoseconds += tally.nanoseconds
             route.counts.sharing_nanoseconds += tally.overhead
         self._setting = held
-        numbers = [route.counts.numbers for route in self.routes]
-        self._reduction.start(numbers[0] if len(numbers) == 1 else np.concatenate(numbers))
+        self._reduction.start(*[route.counts.numbers for route in self.routes], self.wishes.numbers())
         for route in self.routes:
             route.counts.clear()
 
@@ -418,8 +464,10 @@ class Session:
     def _take_in(self, step: int) -> tuple[Counts, ...]:
         """Use the reduction of a step: controllers and journal; give the counts, none if there was no such step."""
         reduced = self._reduction.finish()
+        self.wishes.agree(self._step, None if reduced is None else reduced[-WISHES:])
         if reduced is None:
             return ()
+        reduced = reduced[:-WISHES]
         if step <= self._step:
             self._journal.step(step)
         self._unread.append(_Unread(step, reduced.copy(), self._setting, self._stopwatch.total))

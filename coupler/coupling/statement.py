@@ -10,8 +10,8 @@ from coupler.clock import Stopwatch
 from coupler.config import Case
 from coupler.coupling.account import Account
 from coupler.coupling.route import Route
-from coupler.records import Event, EventKind
-from coupler.summary import ConservedSum, EventSummary, ModelSummary, Seconds, Summary, TwinWindow
+from coupler.records import NO_OPERATOR, RESTARTS, Event, EventKind
+from coupler.summary import FINISHED, ConservedSum, EventSummary, ModelSummary, Seconds, Summary, TwinWindow
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,8 @@ class Results:
         Conserved sums.
     twins : sequence of TwinWindow
         What was run twice.
+    status : str
+        How it ended, as in ``summary.json``.
     """
 
     steps: int
@@ -49,6 +51,7 @@ class Results:
     state_sha256: str | None = None
     mass: dict[str, ConservedSum] = field(default_factory=dict)
     twins: Sequence[TwinWindow] = ()
+    status: str = FINISHED
 
 
 def statement(
@@ -66,7 +69,7 @@ def statement(
     names, lines = tuple(routes), tuple(routes.values())
     costs = _costs(comm, stopwatch, lines, results)
     return Summary(
-        status="finished",
+        status=results.status,
         steps=results.steps,
         ranks=comm.size,
         seed=case.run.seed,
@@ -80,10 +83,11 @@ def statement(
         speedup_estimate=costs.speedup,
         models=list(results.models),
         retrainings=results.retrainings,
+        server_restarts=sum(event.kind in RESTARTS for event in results.events),
         rollbacks=sum(event.kind is EventKind.ROLLED_BACK for event in results.events),
         events=[
             EventSummary(
-                operator=names[event.operator],
+                operator="" if event.operator == NO_OPERATOR else names[event.operator],
                 step=event.step,
                 kind=event.kind.value,
                 version=event.version,

@@ -5,18 +5,45 @@ not pay switched off. What comes of it are events; what they change holds from t
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
+from coupler.checkpoint import Column
 from coupler.config import Case
+from coupler.controller.economics import Economics
 from coupler.coupling.alarmwatch import AlarmWatch
 from coupler.coupling.call import StepSetting
 from coupler.coupling.counts import Counts
 from coupler.coupling.economy import Economy
-from coupler.coupling.learner import Learner
+from coupler.coupling.learner import Learner, LearnerMemory
 from coupler.coupling.nodes import Nodes
 from coupler.coupling.route import Route
-from coupler.coupling.succession import Succession
+from coupler.coupling.succession import Succession, SuccessionMemory
+from coupler.coupling.upkeep import Upkeep
 from coupler.learning.registry import ModelCard, Registry
+from coupler.learning.samples import SampleBatch
 from coupler.records import TAKEOVERS, Event
+
+
+@dataclass(frozen=True)
+class SteeringMemory:
+    """What steering needs to go on, per operator.
+
+    Parameters
+    ----------
+    learners : tuple of LearnerMemory
+        Samples and training.
+    successions : tuple of SuccessionMemory
+        Versions and trials.
+    alarms : tuple of tuple of int
+        What is known of alarms.
+    switches : tuple of Economics
+        None where costs are not judged.
+    """
+
+    learners: tuple[LearnerMemory, ...]
+    successions: tuple[SuccessionMemory, ...]
+    alarms: tuple[tuple[int, int], ...]
+    switches: tuple[Economics, ...]
 
 
 class Steering:
@@ -34,12 +61,21 @@ class Steering:
         One per route.
     registry : Registry
         The models of the run.
+    upkeep : Upkeep
+        Of the services.
     """
 
     def __init__(
-        self, case: Case, nodes: Nodes, routes: Sequence[Route], learners: Sequence[Learner], registry: Registry
+        self,
+        case: Case,
+        nodes: Nodes,
+        routes: Sequence[Route],
+        learners: Sequence[Learner],
+        registry: Registry,
+        upkeep: Upkeep,
     ) -> None:
-        self._learners = learners
+        self._learners, self._upkeep = learners, upkeep
+        self._open = self.learns  # where nobody ever learns, ranks do not look at the sums of every step
         self._alarms = [AlarmWatch(index, route) for index, route in enumerate(routes)]
         self._successions = [
             Succession(index, route, case.learning.trial, registry.introduction) for index, route in enumerate(routes)
@@ -67,6 +103,8 @@ class Steering:
         """Add to this rank's counts what it sees of the training rounds under way. Collective: no."""
         for learner in self._learners:
             learner.count_outcome()
+        if self._open:
+            self._upkeep.count()
 
     def end_step(self, step: int, counts: Sequence[Counts], settings: Sequence[StepSetting]) -> list[Event]:
         """Decide what the next step is made with.
@@ -87,7 +125,7 @@ class Steering:
 
         Collective: yes at steps where a training round or a judgement of costs begins, otherwise no.
         """
-        events: list[Event] = []
+        events = self._upkeep.end_step(step, counts)
         for index, (totals, setting) in enumerate(zip(counts, settings, strict=False)):
             events += self._alarms[index].end_step(step)
             events += self._successions[index].end_step(step, totals, setting)
@@ -96,7 +134,53 @@ class Steering:
             for event in [one for one in events if one.kind in TAKEOVERS]:
                 events += self._economy.renew(event.operator, step)
             events += self._economy.end_step(step)
+        if events:
+            self._upkeep.want()
         return events
+
+    def last_events(self, step: int) -> list[Event]:
+        """Give what has happened to the services and was not said yet. Collective: yes."""
+        return self._upkeep.tell(step)
+
+    @property
+    def memory(self) -> SteeringMemory:
+        """What is needed to go on."""
+        return SteeringMemory(
+            learners=tuple(learner.memory for learner in self._learners),
+            successions=tuple(succession.memory for succession in self._successions),
+            alarms=tuple(watch.known for watch in self._alarms),
+            switches=() if self._economy is None else tuple(self._economy.switches),
+        )
+
+    def columns(self) -> list[Column]:
+        """Give what a checkpoint keeps of the samples. Collective: no."""
+        return [column for learner in self._learners for column in learner.columns()]
+
+    def expect_resumption(self, step: int) -> None:
+        """Take care that the run can go on from the end of this step. Collective: no."""
+        for learner in self._learners:
+            learner.expect_resumption(step)
+
+    def resume(self, memory: SteeringMemory, pending: Sequence[SampleBatch | None]) -> None:
+        """Go on from what was known, with routes whose states are those of then.
+
+        Parameters
+        ----------
+        memory : SteeringMemory
+            What was known.
+        pending : sequence of SampleBatch or None
+            Per operator, the samples not on disk; on rank 0.
+
+        Collective: no.
+        """
+        for index, (succession, known) in enumerate(zip(self._successions, memory.successions, strict=True)):
+            succession.resume(known, self._learners[index].card)
+        for learner, learned, samples in zip(self._learners, memory.learners, pending, strict=True):
+            learner.resume(learned, samples)
+        for watch, alarms in zip(self._alarms, memory.alarms, strict=True):
+            watch.known = alarms
+        if self._economy is not None and memory.switches:
+            self._economy.resume(memory.switches)
 
     def flush(self) -> None:
         """Write the samples not yet on disk, and leave nothing under way. Collective: yes."""

@@ -6,6 +6,7 @@ after all, it comes back. All of it follows from reduced counts and the step, so
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -17,6 +18,25 @@ from coupler.coupling.route import Route
 from coupler.learning.introduction import ModelIntroduction
 from coupler.learning.registry import ModelCard
 from coupler.records import Event, EventKind
+
+
+@dataclass(frozen=True)
+class SuccessionMemory:
+    """What a succession needs to go on.
+
+    Parameters
+    ----------
+    trial : Trial or None
+        The evidence of the trial under way.
+    mirror : bool
+        Whether it looks back at the version before.
+    versions : tuple of int
+        Versions that are spoken of: the one that answers, and those on trial.
+    """
+
+    trial: Trial | None
+    mirror: bool
+    versions: tuple[int, ...]
 
 
 class Succession:
@@ -53,6 +73,33 @@ class Succession:
     def card(self, version: int) -> ModelCard:
         """Give the card of a version that answers, is on trial, or did so lately."""
         return self._cards[version]
+
+    @property
+    def memory(self) -> SuccessionMemory:
+        """What is needed to go on."""
+        spoken = {self._route.state.version, self._route.challenger} - {0}
+        if self._trial is not None:
+            spoken |= {self._trial.challenger, self._trial.defender}
+        return SuccessionMemory(self._trial, self._mirror, tuple(sorted(spoken)))
+
+    def resume(self, memory: SuccessionMemory, card: Callable[[int], ModelCard]) -> None:
+        """Go on from what was known, on a route whose state and challenger are those of then.
+
+        Parameters
+        ----------
+        memory : SuccessionMemory
+            What was known.
+        card : callable
+            Gives the card of a version.
+        """
+        self._trial, self._mirror = memory.trial, memory.mirror
+        self._cards = {version: card(version) for version in memory.versions}
+        for version in self._route.needed_versions:
+            assert self._route.transport is not None
+            self._route.transport.prepare(version)
+        if self._route.state.version:
+            answering = self._cards[self._route.state.version]
+            keep_to(self._route, answering, self._introduction(answering))
 
     def introduce(self, card: ModelCard, step: int) -> Event:
         """Take in a candidate: the first version answers at once, others are tried against the one that does.
@@ -146,11 +193,16 @@ def take_over(route: Route, card: ModelCard, known: ModelIntroduction) -> None:
 
     Collective: no.
     """
-    route.limits = Limits.of(route.operator.signature, np.array(card.range_lower), np.array(card.range_upper))
-    route.observer.regions = known.regions
+    keep_to(route, card, known)
     route.state = route.controller.promoted(
         route.state, card.version, card.threshold, held_out=known.held_out, regions=len(known.regions.centres)
     )
+
+
+def keep_to(route: Route, card: ModelCard, known: ModelIntroduction) -> None:
+    """Judge a version by the range it was trained on, and watch it in its regions. Collective: no."""
+    route.limits = Limits.of(route.operator.signature, np.array(card.range_lower), np.array(card.range_upper))
+    route.observer.regions = known.regions
 
 
 def _held_out(card: ModelCard) -> str:

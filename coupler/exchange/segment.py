@@ -41,6 +41,8 @@ class Segment:
     ----------
     address : SegmentAddress
         Where to :meth:`attach`; valid for others as long as the owner has not closed it.
+    inode : int
+        What the system calls it, the same in every process that maps it.
     memory : memoryview
         The bytes. They stay mapped as long as somebody holds a view of them.
     """
@@ -48,6 +50,7 @@ class Segment:
     def __init__(self, address: SegmentAddress, descriptor: int) -> None:
         self.address = address
         self._descriptor = descriptor
+        self.inode = os.fstat(descriptor).st_ino
         self.memory = memoryview(mmap.mmap(descriptor, address.size))
 
     @classmethod
@@ -66,7 +69,7 @@ class Segment:
 
         Collective: no.
         """
-        free = _available_bytes()
+        free = available_bytes()
         if size > free:  # asked first: the system would rather kill somebody than say so
             raise _no_room(size, f"{free / 2**20:.0f} MiB are free")
         descriptor = os.memfd_create(_NAME, os.MFD_CLOEXEC)
@@ -115,7 +118,7 @@ def whole_lines(size: int) -> int:
     return -(-size // LINE) * LINE
 
 
-def _available_bytes() -> int:
+def available_bytes() -> int:
     """Memory the system can give without taking it from somebody, swap left out."""
     for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
         name, _, amount = line.partition(":")

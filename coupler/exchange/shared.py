@@ -18,6 +18,8 @@ from coupler.records import Reason
 _log = logging.getLogger("coupler.exchange")
 # How often a waiting rank looks whether the server still lives [s]; its death is noticed within this time.
 _LIVENESS_SECONDS = 0.02
+# How often a rank that has time looks for a server in the place of one that ended [s].
+_LOOK_SECONDS = 0.02
 
 
 class SharedTransport(Transport):
@@ -34,8 +36,9 @@ class SharedTransport(Transport):
     """
 
     def __init__(self, arena: Arena, slot: int, most: int = 0) -> None:
-        self._slot, self._bell = arena.slots[slot], arena.bell
-        self._server = _ProcessWatch(int(arena.server_pid[0]))
+        self._arena, self._slot, self._bell = arena, arena.slots[slot], arena.bell
+        self._pid = int(arena.server_pid[0])
+        self._server = _ProcessWatch(self._pid)
         self._patience = Patience(crowded=bool(arena.crowded[0]))
         self.capacity = max(most, self._slot.capacity)
         self._view(0)
@@ -103,6 +106,21 @@ class SharedTransport(Transport):
 
     def prepare(self, version: int) -> None:
         """Nothing to do: the server loads a version before anybody hears of it."""
+
+    def renew(self, patience: float = 0.0) -> bool:
+        """Turn to the server that has taken the arena over, if one has; whatever is asked there it finds.
+
+        An arena that was dismissed has no other one to come: nobody waits for it.
+        """
+        ends = time.monotonic() + patience
+        while not self._arena.stop[0] and int(self._arena.server_pid[0]) == self._pid and time.monotonic() < ends:
+            time.sleep(_LOOK_SECONDS)
+        if self._arena.stop[0] or int(self._arena.server_pid[0]) == self._pid:
+            return False
+        self._server.close()
+        self._pid = int(self._arena.server_pid[0])
+        self._server = _ProcessWatch(self._pid)
+        return True
 
     @property
     def busy(self) -> bool:

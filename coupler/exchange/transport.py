@@ -88,6 +88,21 @@ class Transport(ABC):
     def lost(self) -> bool:
         """Whether nobody will answer any more."""
 
+    def renew(self, patience: float = 0.0) -> bool:
+        """Turn to whoever answers now, if that is somebody else than before.
+
+        Parameters
+        ----------
+        patience : float
+            How long to wait for somebody, where nobody answers [s].
+
+        Returns
+        -------
+        bool
+            Whether it is somebody else. A question that was put before is answered by them, too.
+        """
+        return False
+
     @abstractmethod
     def close(self) -> None:
         """Let go of whatever the transport holds."""

@@ -136,6 +136,18 @@ class Registry:
             temporary.write_text(card.model_dump_json(indent=2) + "\n", encoding="utf-8")
         return card
 
+    def forget_after(self, operator: str, version: int) -> None:
+        """Delete the versions after one: a run that goes on from before them makes them again, or others.
+
+        Killed in between, it leaves weights without a card, which are no version.
+
+        Collective: no.
+        """
+        for later in reversed([one for one in self.versions(operator) if one > version]):
+            self._card_path(operator, later).unlink(missing_ok=True)
+            for file in self._folder.glob(f"{operator}-v{later:04d}.*"):
+                file.unlink(missing_ok=True)
+
     def versions(self, operator: str) -> list[int]:
         """List the versions of an operator's model, oldest first."""
         pattern = re.compile(rf"{re.escape(operator)}-v(\d{{4,}})\.json")

@@ -1,11 +1,15 @@
 """Training rounds: each has a number and one published outcome, a small file that every rank can see."""
 
+import re
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
 from coupler.atomic import creating
 from coupler.errors import CouplerError
+
+TRAINING_LOCK = ".training"
+"""The file in the models' folder whose lock a trainer holds while it trains."""
 
 
 class RoundOutcome(BaseModel):
@@ -74,6 +78,14 @@ class RoundFolder:
             raise CouplerError(
                 f"The outcome of training round {number} cannot be read from {self._path(number)}: {error}"
             ) from error
+
+    def forget_from(self, number: int) -> None:
+        """Delete the outcomes of a round and of all after it: they will be trained again. Collective: no."""
+        pattern = re.compile(rf"{re.escape(self._operator)}-round-(\d{{4,}})\.json")
+        for path in list(self._folder.iterdir()):
+            match = pattern.fullmatch(path.name)
+            if match and int(match.group(1)) >= number:
+                path.unlink(missing_ok=True)
 
     def _path(self, number: int) -> Path:
         return self._folder / f"{self._operator}-round-{number:04d}.json"

@@ -91,6 +91,14 @@ class SampleBatch:
         return self.take(order[first])
 
     @staticmethod
+    def none(n_in: int, n_out: int) -> "SampleBatch":
+        """Give a batch of no samples of an operator with so many inputs and outputs."""
+        whole = np.empty(0, np.int64)
+        return SampleBatch(
+            np.empty((0, n_in)), np.empty(0), np.empty((0, n_out)), whole, whole, whole, np.empty(0, np.uint8)
+        )
+
+    @staticmethod
     def join(batches: Sequence["SampleBatch"]) -> "SampleBatch":
         """Put batches one after another; there must be at least one."""
         return SampleBatch(**{name: np.concatenate([getattr(batch, name) for batch in batches]) for name in COLUMNS})

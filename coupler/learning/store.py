@@ -1,5 +1,6 @@
 """The samples of a run on disk: few large segments, each complete or absent."""
 
+import io
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -143,6 +144,31 @@ class SampleStore:
             if number <= last:
                 (self._folder / f".{self._path(number).name}.part").unlink(missing_ok=True)
 
+    def rewind(self, step: int, *, stored: bool) -> None:
+        """Forget the samples after a step: a run that goes on from there must not know its own future.
+
+        Parameters
+        ----------
+        step : int
+            Last step whose samples stay.
+        stored : bool
+            Whether anything had been stored by then; if not, all of it is of later.
+
+        Raises
+        ------
+        CouplerError
+            If a segment cannot be read.
+
+        Collective: no; one process of the run calls it, while no training is under way.
+        """
+        for number in sorted(self._segments(), reverse=True):
+            segment = self._read_segment(self._path(number)) if stored else None
+            kept = None if segment is None else segment.samples.take(segment.samples.step <= step)
+            if segment is None or kept is None or not len(kept):
+                self._path(number).unlink()
+            elif len(kept) < len(segment.samples):
+                self._write(number, _Segment(kept, segment.began_until))
+
     def _columns(self) -> dict[str, tuple[Field, ...]]:
         # Of a tile its fields: the names of thousands of cells have no room in an attribute.
         return {"inputs": self._signature.input_fields, "truth": self._signature.output_fields}
@@ -159,7 +185,9 @@ class SampleStore:
         return [int(match.group(1)) for match in matches if match]
 
     def _write(self, number: int, segment: _Segment) -> None:
-        with replacing(self._path(number)) as temporary, h5py.File(temporary, "w") as file:
+        # Into memory first: HDF5 itself ends the process when a disk is full.
+        image = io.BytesIO()
+        with h5py.File(image, "w") as file:
             for name in COLUMNS:
                 # The checksum finds what a disk lost; a truncated file HDF5 refuses by itself.
                 file.create_dataset(name, data=getattr(segment.samples, name), chunks=True, fletcher32=True)
@@ -168,6 +196,8 @@ class SampleStore:
             for name, columns in self._columns().items():
                 file[name].attrs["names"] = [column.name for column in columns]
                 file[name].attrs["units"] = [column.unit for column in columns]
+        with replacing(self._path(number)) as temporary:
+            temporary.write_bytes(image.getbuffer())
 
     def _read_segment(self, path: Path) -> _Segment:
         try:

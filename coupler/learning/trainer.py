@@ -57,8 +57,8 @@ class TrainingTask(BaseModel):
         Time step at which the training begins; samples of later steps are not used.
     incumbent : int or None
         Version that answers now: where the training starts from, and what the candidate must beat.
-    resumable : int or None
-        Step from which the run may be resumed: what trainings after it will use stays on disk, too.
+    resumable : tuple of int
+        Steps from which the run may be resumed: what trainings after them will use stays on disk, too.
     needed : tuple of int
         Versions that must stay loaded where the candidate is: the one that answers, and one it may be taken back for.
     """
@@ -82,7 +82,7 @@ class TrainingTask(BaseModel):
     step: int
     incumbent: int | None
     needed: tuple[int, ...] = ()
-    resumable: int | None = None
+    resumable: tuple[int, ...] = ()
 
 
 class TrainingOutcome(BaseModel):
@@ -216,7 +216,7 @@ def _choose(task: TrainingTask, signature: Signature) -> Selection:
     """Choose the samples of this round, and let go of those that no round will use any more."""
     store = SampleStore(Path(task.samples), task.operator, signature)
     history, reservoir = store.read(), Reservoir(task.capacity, task.anchors, task.recent)
-    ready_for = (task.step,) if task.resumable is None else (task.step, task.resumable)
+    ready_for = (task.step, *task.resumable)
     needed = reservoir.needed(history.samples, began_until=history.began_until, until=ready_for)
     if needed.any():
         store.compact(history, history.samples.take(needed))

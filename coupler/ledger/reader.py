@@ -15,6 +15,8 @@ from coupler.ledger.tables import SORTED_BY, TABLES
 from coupler.records import Reason
 
 Table = NDArray[np.void]
+# gzip makes at most 1032 bytes of one.
+_MOST_COMPRESSED = 1100
 
 
 class Ledger:
@@ -178,17 +180,24 @@ def _unreadable(path: Path, error: BaseException) -> str:
 def _read(path: Path, file: h5py.File, name: str) -> Table:
     """Read a table from the segments themselves: HDF5 shows zeros in the place of one that is missing."""
     table = file[name]
-    rows = np.zeros(len(table), TABLES[name])
     if not table.is_virtual:
-        rows[...] = table[:]
-        return rows
-    start = 0
+        return _rows(path, table, len(table))
+    parts = []
     for source in table.virtual_sources():
         length = source.vspace.get_select_npoints()
         with _opened(path.parent / source.file_name) as segment:
-            found = segment[name][:length]
+            found = segment[name]
             if len(found) < length:
                 raise ValueError(f"it has {len(found)} of {length} {name}")
-            rows[start : start + length] = found
-        start += length
+            parts.append(_rows(path.parent / source.file_name, found, length))
+    return np.concatenate([np.zeros(0, TABLES[name]), *parts])
+
+
+def _rows(path: Path, table: h5py.Dataset, length: int) -> Table:
+    """Read the first rows of a table of one file; a file that claims more than it can hold is not believed."""
+    dtype = TABLES[table.name.rpartition("/")[2]]
+    if length * dtype.itemsize > _MOST_COMPRESSED * path.stat().st_size:
+        raise ValueError(f"it claims {length} rows")
+    rows = np.zeros(length, dtype)
+    rows[...] = table[:length]
     return rows

@@ -4,7 +4,7 @@ The last segment grows by being copied, added to and put in its own place, so at
 and a kill loses what had not been written. Once it holds :data:`SEGMENT_BYTES` it is compressed, and stays as it is.
 """
 
-import shutil
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coupler.atomic import replacing
+from coupler.errors import CouplerError
 from coupler.ledger.tables import TABLES, attributes
 
 Table = NDArray[np.void]
@@ -40,18 +41,41 @@ class LedgerFile:
         Names behind the column ``operator``.
     segment_bytes : int
         Size at which a segment is full; tests have small ones.
+    rows : mapping of str to int, optional
+        Go on with the ledger that is there, after so many rows of each table; what follows them is cut off.
+
+    Raises
+    ------
+    CouplerError
+        If the ledger that is there holds fewer rows.
     """
 
-    def __init__(self, path: Path, operators: Sequence[str], *, segment_bytes: int = SEGMENT_BYTES) -> None:
+    def __init__(
+        self,
+        path: Path,
+        operators: Sequence[str],
+        *,
+        segment_bytes: int = SEGMENT_BYTES,
+        rows: Mapping[str, int] | None = None,
+    ) -> None:
         self._path, self._folder = path, path.with_suffix("")
-        if path.exists():
-            raise FileExistsError(f"{path} exists, and a ledger is never overwritten")
-        self._folder.mkdir()
+        if rows is None:
+            if path.exists():
+                raise FileExistsError(f"{path} exists, and a ledger is never overwritten")
+            self._folder.mkdir()
         self._attributes = attributes(tuple(operators))
         self._segment_bytes = segment_bytes
         self._segments: list[dict[str, int]] = []  # rows by table
         self._open = False
-        self._show()
+        if rows is None:
+            self._show()
+        else:
+            self._cut(rows)
+
+    @property
+    def rows(self) -> dict[str, int]:
+        """Rows by table that have been written."""
+        return {name: sum(segment[name] for segment in self._segments) for name in TABLES}
 
     def append(self, records: Table, others: Mapping[str, Table] = _NOTHING) -> None:
         """Add rows; when this returns they are on the disk, and everything there can be read.
@@ -76,7 +100,7 @@ class LedgerFile:
 
     def close(self) -> None:
         """Compress the last segment; another call of :meth:`append` would begin a new one."""
-        if self._open:
+        if self._open and any(self._segments[-1].values()):  # none of its rows may have come to the disk
             self._seal()
 
     def _segment(self, number: int) -> Path:
@@ -84,33 +108,69 @@ class LedgerFile:
 
     def _extend(self, rows: Mapping[str, Table]) -> None:
         path, counts = self._segment(len(self._segments)), self._segments[-1]
-        with replacing(path) as temporary:
-            if path.exists():
-                shutil.copyfile(path, temporary)
-            else:
-                _create(temporary)
-            # Without a lock: file systems of clusters often have none, and nobody else writes.
-            with h5py.File(temporary, "r+", locking=False) as file:
-                for name, table in rows.items():
-                    if len(table):
-                        file[name].resize(counts[name] + len(table), axis=0)
-                        file[name][counts[name] :] = table.astype(TABLES[name], copy=False)
+        image = io.BytesIO(path.read_bytes() if any(counts.values()) else b"")
+        with h5py.File(image, "r+" if any(counts.values()) else "w") as file:
+            if not any(counts.values()):
+                _create(file)
+            for name, table in rows.items():
+                if len(table):
+                    file[name].resize(counts[name] + len(table), axis=0)
+                    file[name][counts[name] :] = table.astype(TABLES[name], copy=False)
+        _put(path, image)
         for name, table in rows.items():
             counts[name] += len(table)
 
     def _seal(self) -> None:
         """Write the last segment anew, compressed: the same rows, so whoever looks meanwhile sees no difference."""
         path = self._segment(len(self._segments))
-        with replacing(path) as temporary, h5py.File(temporary, "w", locking=False) as file:
+        self._write_whole(path, self._read_whole(path))
+        self._open = False
+
+    def _cut(self, wanted: Mapping[str, int]) -> None:
+        """Keep so many rows, and delete what follows; killed in between, the same cut again ends the same."""
+        left = {name: wanted.get(name, 0) for name in TABLES}
+        surplus: dict[Path, dict[str, Table]] = {}
+        while any(left.values()):
+            path = self._segment(len(self._segments) + 1)
+            tables = self._read_whole(path)
+            counts = {name: min(len(table), left[name]) for name, table in tables.items()}
+            if not any(counts.values()):
+                raise CouplerError(f"{path} holds no row of those that were there: the ledger is not that of this run.")
+            if any(counts[name] < len(table) for name, table in tables.items()):
+                surplus[path] = {name: table[: counts[name]] for name, table in tables.items()}
+            self._segments.append(counts)
+            left = {name: left[name] - counts[name] for name in TABLES}
+        # First the file that shows them: at every moment it shows what is there.
+        self._show()
+        for path, tables in surplus.items():
+            self._write_whole(path, tables)
+        kept = len(self._segments)
+        for path in self._folder.glob("*.h5"):
+            if path.stem.isdigit() and int(path.stem) > kept:
+                path.unlink(missing_ok=True)
+
+    def _read_whole(self, path: Path) -> dict[str, Table]:
+        try:
             with h5py.File(path, "r", locking=False) as full:
-                tables = {name: full[name][:] for name in TABLES}
+                return {name: full[name][:] for name in TABLES}
+        except (OSError, KeyError, ValueError, TypeError, AttributeError) as error:
+            said = str(error).strip().partition(chr(10))[0]
+            raise CouplerError(
+                f"{path} cannot be read ({said}), and without its rows a ledger would have a hole: restore it from a "
+                "copy, or run the case again."
+            ) from error
+
+    def _write_whole(self, path: Path, tables: Mapping[str, Table]) -> None:
+        image = io.BytesIO()
+        with h5py.File(image, "w") as file:
             for name, table in tables.items():
                 file.create_dataset(name, data=table, **(_COMPRESSED if len(table) else {}))
-        self._open = False
+        _put(path, image)
 
     def _show(self) -> None:
         """Write the file that shows all segments as one table each; their paths in it are relative to it."""
-        with replacing(self._path) as temporary, h5py.File(temporary, "w", locking=False) as file:
+        image = io.BytesIO()
+        with h5py.File(image, "w") as file:
             for name, dtype in TABLES.items():
                 lengths = [segment[name] for segment in self._segments]
                 if any(lengths):
@@ -118,6 +178,7 @@ class LedgerFile:
                 else:
                     file.create_dataset(name, shape=(0,), dtype=dtype)
                 file[name].attrs.update(self._attributes[name])
+        _put(self._path, image)
 
     def _layout(self, name: str, lengths: Sequence[int]) -> h5py.VirtualLayout:
         dtype, start = TABLES[name], 0
@@ -130,11 +191,16 @@ class LedgerFile:
         return layout
 
 
-def _create(path: Path) -> None:
-    with h5py.File(path, "w", locking=False) as file:
-        for name, dtype in TABLES.items():
-            chunk = max(_CHUNK_BYTES // dtype.itemsize, 1)
-            file.create_dataset(name, shape=(0,), maxshape=(None,), dtype=dtype, chunks=(chunk,))
+def _create(file: h5py.File) -> None:
+    for name, dtype in TABLES.items():
+        chunk = max(_CHUNK_BYTES // dtype.itemsize, 1)
+        file.create_dataset(name, shape=(0,), maxshape=(None,), dtype=dtype, chunks=(chunk,))
+
+
+def _put(path: Path, image: io.BytesIO) -> None:
+    """Put a file in its place; made in memory, as HDF5 may end the process when it meets a full disk."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(image.getbuffer())
 
 
 def _bytes(counts: Mapping[str, int]) -> int:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from coupler.report.bench_crossings import draw_crossings
 from coupler.report.bench_policies import draw_policies
+from coupler.report.bench_scaling import draw_scaling
 from coupler.report.canvas import FAINT, FAMILIES, INK, LINE, WIDTH, paint, quiet
 from coupler.report.standings import (
     Row,
@@ -48,7 +49,8 @@ def draw_bench(name: str, rows: Sequence[Row], path: Path) -> Path | None:
 
     Where it is about the time added by an exchange, and cases are numbers of ranks, that time goes over the ranks, a
     line for each system, and other cases are left to the table. Everything else gets a panel for each case and a line
-    of it for each system, with the ratio to ours. Redraws of coins and gate policies have pictures of their own.
+    of it for each system, with the ratio to ours. Redraws of coins, gate policies and a step on many nodes have
+    pictures of their own.
 
     Parameters
     ----------
@@ -70,6 +72,8 @@ def draw_bench(name: str, rows: Sequence[Row], path: Path) -> Path | None:
         return draw_crossings(name, rows, path)
     if any("accepted_share" in row for row in rows):
         return draw_policies(name, rows, path)
+    if any("takeover_s" in row for row in rows):
+        return draw_scaling(name, rows, path)
     found = [standing for standing in standings(rows) if math.isfinite(standing.seconds)]
     if not found:
         return None

@@ -6,52 +6,21 @@ import threading
 import time
 from collections.abc import Collection, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from coupler.errors import ConfigError
+from coupler.errors import CouplerError
 from coupler.exchange.guard import Guard
 from coupler.learning.registry import Registry
 from coupler.records import Rows
 from coupler.routine import Routine
 from coupler.serving.agreement import load_as_agreed
 from coupler.serving.cuda import PageLock
+from coupler.serving.modelplan import ModelPlan, check_folder
 from coupler.serving.predictor import Predictor, choose_device
 
 _log = logging.getLogger("coupler")
-
-
-@dataclass(frozen=True)
-class ModelPlan:
-    """What answers, and how.
-
-    Parameters
-    ----------
-    operators : tuple of str
-        Operator names; questions name them by index.
-    columns : tuple of tuple of int
-        Inputs and outputs of each.
-    models : str
-        Folder of the registry the versions are loaded from; every node sees it.
-    device : str
-        ``auto``, ``cpu`` or ``cuda:N``.
-    threads : int
-        Chunks computed at the same time.
-    form : str
-        ``surrogate.form``.
-    timed : bool
-        Whether the clock may choose the form; in deterministic runs it may not.
-    """
-
-    operators: tuple[str, ...]
-    columns: tuple[tuple[int, int], ...]
-    models: str
-    device: str
-    threads: int
-    form: str = "auto"
-    timed: bool = True
 
 
 class Models:
@@ -80,6 +49,7 @@ class Models:
         self._device = choose_device(plan.device)
         self._page_lock = PageLock(self._device)
         self._answering = threading.Lock()
+        self._missing: set[tuple[int, int]] = set()
         self._guards = [Guard() for _ in plan.operators]
         self._predictors = [
             Predictor(*columns, self._device, plan.threads, form=plan.form, timed=plan.timed)
@@ -108,6 +78,22 @@ class Models:
             load_as_agreed(predictor, self._registry, card, needed)
         _log.info("%s, version %d: %s", card.operator, version, predictor.choices[version].sentence)
 
+    def fetch(self, operator: int, version: int) -> bool:
+        """Load a version that is asked for and is not there; say whether that was so.
+
+        A server that was started again meets versions which took over meanwhile. One that cannot be loaded stays away,
+        and its answers are not finite.
+        """
+        if version in self._predictors[operator].choices or (operator, version) in self._missing:
+            return False
+        try:
+            self.load(operator, version)
+        except CouplerError as error:
+            self._missing.add((operator, version))
+            _log.error("version %d cannot be loaded: %s", version, error)
+            return False
+        return True
+
     def routines(self) -> dict[tuple[int, int], Routine]:
         """Give the operators and versions that compiled code can ask without coming here, and how."""
         numbered = enumerate(self._predictors)
@@ -122,18 +108,3 @@ class Models:
             started = time.perf_counter()
             self._guards[operator].answer(self._predictors[operator].predict, parts, version)
             return time.perf_counter() - started
-
-
-def check_folder(models: Path) -> None:
-    """Refuse a node that does not see the run folder.
-
-    Raises
-    ------
-    ConfigError
-        If it does not.
-    """
-    if not models.is_dir():
-        raise ConfigError(
-            f"{os.uname().nodename} does not see the run folder {models.parent}: samples, models and training rounds "
-            "go through it, so all nodes of a run need it on a file system they share. Give one with --out."
-        )

@@ -1,30 +1,27 @@
 """The Ray cluster of a run: one that is given, or an embedded one that lives and dies with rank 0.
 
-Rank 0 is the only driver, however many nodes and ranks there are: actors on other nodes are pinned there by number.
+The supervisor of rank 0 is the only driver, however many nodes and ranks there are: actors on other nodes are pinned
+there by number.
 """
 
 import os
 import secrets
 import socket
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
-import coupler
 from coupler.errors import ConfigError
-from coupler.serving.placement import RayNode, all_cores, ray_nodes
-from coupler.serving.reaper import Reaper
+from coupler.serving.daemons import Daemons
+from coupler.serving.environment import ray_environment
+from coupler.serving.placement import RayNode, ray_nodes
 
-# Processes started from a rank inherit these and would try to join its MPI job.
-_MPI_PREFIXES = ("OMPI_", "PMIX_", "PRTE_", "PMI_", "MPI_", "HYDRA_", "HYDI_")
 # Smallest object store Ray takes; nothing on the hot path goes through it.
 _CONNECT_SECONDS = 5.0
 _OBJECT_STORE_BYTES = 80 * 2**20
 
 
 class Cluster:
-    """The run's connection to Ray, held by rank 0.
+    """The run's connection to Ray, held by its supervisor.
 
     Parameters
     ----------
@@ -33,6 +30,8 @@ class Cluster:
         token of its own.
     spans : int
         Nodes that must be in it; an embedded one has one.
+    folder : Path, optional
+        Where an embedded one works; whoever gives it removes it. Its path must be short: Unix sockets allow 107 bytes.
 
     Raises
     ------
@@ -40,8 +39,8 @@ class Cluster:
         If the given cluster does not answer, or none is given and one node is not enough.
     """
 
-    def __init__(self, address: str | None, spans: int = 1) -> None:
-        self._reaper: Reaper | None = None
+    def __init__(self, address: str | None, spans: int = 1, folder: Path | None = None) -> None:
+        self._daemons: Daemons | None = None
         self._auth_before = {name: os.environ.get(name) for name in _AUTH}
         given = address or os.environ.get("RAY_ADDRESS")
         if not given and spans > 1:
@@ -56,7 +55,8 @@ class Cluster:
             if given:
                 self._connect(given)
             else:
-                self._start_embedded()
+                assert folder is not None
+                self._start_embedded(folder)
             failed.pop_all()
 
     @property
@@ -79,14 +79,21 @@ class Cluster:
         own = ray.get_runtime_context().get_node_id()
         return next(node for node in self.nodes() if node.id == own)
 
+    def broken(self, silence: float) -> str:
+        """Say why the cluster cannot go on, as far as that can be seen without asking it; empty if it can.
+
+        Parameters
+        ----------
+        silence : float
+            How long a process of an embedded one may stand still [s].
+        """
+        return "" if self._daemons is None else self._daemons.broken(silence)
+
     def close(self) -> None:
-        """Disconnect; end and clean up everything an embedded cluster started."""
+        """Disconnect; an embedded cluster ends."""
         import ray
 
         ray.shutdown()
-        if self._reaper is not None:
-            self._reaper.close()
-            self._reaper = None
         for name, value in self._auth_before.items():
             os.environ.pop(name, None)
             if value is not None:
@@ -97,7 +104,7 @@ class Cluster:
 
         _check_reachable(address)
         try:
-            with _environment(_PATIENT):
+            with ray_environment(_PATIENT):
                 ray.init(
                     address=address,
                     log_to_driver=False,
@@ -114,32 +121,30 @@ class Cluster:
                 "RAY_AUTH_TOKEN_PATH."
             ) from error
 
-    def _start_embedded(self) -> None:
-        folder = Path(tempfile.mkdtemp(prefix="coupler-ray-", dir="/tmp"))  # short: Unix sockets allow 107 bytes
-        with _environment({}):
-            self._reaper = Reaper(folder)
+    def _start_embedded(self, folder: Path) -> None:
         token = folder / "token"
         token.touch(mode=0o600)
         token.write_text(secrets.token_hex(32))
         # The driver reads these at every later call, so they stay until close.
         os.environ.update(zip(_AUTH, ("token", str(token)), strict=True))
-        with _environment(_EMBEDDED), all_cores() as cores:
+        with ray_environment(_EMBEDDED):
             import ray
 
             ray.init(
                 address="local",
-                num_cpus=len(cores),
+                num_cpus=len(os.sched_getaffinity(0)),
                 include_dashboard=False,
                 log_to_driver=False,
                 configure_logging=False,
                 object_store_memory=_OBJECT_STORE_BYTES,
                 namespace=_namespace(),
                 _node_ip_address="127.0.0.1",
-                _temp_dir=str(folder),
+                _temp_dir=str(folder / "ray"),  # Ray lets everybody write where it works: below a folder of ours alone
             )
+        self._daemons = Daemons(folder)
 
 
-# Without its control service Ray ends the driver after a minute, and the driver is a rank: it must go on as physics.
+# Without its control service Ray ends driver and actors after a minute: what answers then may go on for a while.
 _PATIENT = {"RAY_gcs_rpc_server_reconnect_timeout_s": "1000000"}
 _AUTH = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH")
 _ACTORS = {
@@ -177,21 +182,3 @@ def _check_reachable(address: str) -> None:
 
 def _namespace() -> str:
     return f"coupler-{secrets.token_hex(8)}"
-
-
-@contextmanager
-def _environment(extra: Mapping[str, str]) -> Iterator[None]:
-    """Environment for what Ray starts: without MPI's variables, able to import this very package."""
-    before = dict(os.environ)
-    for name in before:
-        if name.startswith(_MPI_PREFIXES):
-            del os.environ[name]
-    package = str(Path(coupler.__file__).resolve().parents[1])
-    # The working directory as well: a plug-in named package.module:Class may be there.
-    paths = [package, str(Path.cwd()), *filter(None, before.get("PYTHONPATH", "").split(os.pathsep))]
-    os.environ.update({**extra, "PYTHONPATH": os.pathsep.join(paths)})
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)

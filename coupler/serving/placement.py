@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from coupler.config import WITH_RANKS
-from coupler.errors import ConfigError, did_you_mean
+from coupler.errors import ConfigError, CouplerError, did_you_mean
 
 # What MPI launchers tell the processes they start.
 _LAUNCHED = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS")
@@ -230,6 +230,35 @@ def assign(homes: Sequence[RayNode], nodes: Sequence[RayNode], servers: str, tra
         remote=serving if any(relayed) else (),
         asked=tuple(servers if far else () for far, servers in zip(relayed, turns, strict=True)),
     )
+
+
+def find_place(before: RayNode, taken: Sequence[RayNode], nodes: Sequence[RayNode], resource: str) -> RayNode:
+    """Find a node for a server that was lost: the same again, or if it is gone the one with fewest other servers.
+
+    Parameters
+    ----------
+    before : RayNode
+        Where it was.
+    taken : sequence of RayNode
+        Where other servers are; a node may be there several times.
+    nodes : sequence of RayNode
+        The Ray cluster, as far as it lives.
+    resource : str
+        ``ray.servers``: what a node must have.
+
+    Raises
+    ------
+    CouplerError
+        If no node has it.
+    """
+    able = [node for node in nodes if resource in node.resources]
+    if not able:
+        raise CouplerError(f'no node of the Ray cluster has the resource "{resource}" any more')
+    same = [node for node in able if node.id == before.id] or [node for node in able if node.name == before.name]
+    if same:
+        return same[0]
+    others = [node.id for node in taken]
+    return min(able, key=lambda node: (others.count(node.id), node.id))
 
 
 def ray_nodes(table: Sequence[Mapping[str, object]]) -> list[RayNode]:

@@ -16,6 +16,8 @@ from pathlib import Path
 _GRACE_SECONDS = 2.0
 _KILL_SECONDS = 5.0
 _LOOK_SECONDS = 0.05
+# What the reaper needs for all that, and to notice that it has to [s].
+_REAPER_SECONDS = _GRACE_SECONDS + _KILL_SECONDS + 5.0
 
 
 class Reaper:
@@ -28,6 +30,7 @@ class Reaper:
     """
 
     def __init__(self, folder: Path) -> None:
+        self._folder = folder
         self._process = subprocess.Popen(
             [sys.executable, "-m", "coupler.serving.reaper", str(folder), str(os.getpid())],
             stdin=subprocess.PIPE,
@@ -36,11 +39,23 @@ class Reaper:
             start_new_session=True,
         )
 
+    @property
+    def alive(self) -> bool:
+        """Whether it is there to do its work."""
+        return self._process.poll() is None
+
     def close(self) -> None:
-        """Let the reaper do its work now and wait until it is done."""
+        """Have the work done now, and wait until it is; here, if the reaper is gone or does not move."""
         assert self._process.stdin is not None
         self._process.stdin.close()
-        self._process.wait()
+        try:
+            done = self._process.wait(_REAPER_SECONDS) == 0
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+            done = False
+        if not done:
+            _reap(self._folder, os.getpid())
 
 
 def session_processes(folder: Path, spared: int) -> list[int]:

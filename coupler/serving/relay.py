@@ -19,8 +19,10 @@ from numpy.typing import NDArray
 
 from coupler.errors import CouplerError
 from coupler.exchange import Arena, ArenaAddress, Batch, Desk
+from coupler.exchange.takeover import take_over
 from coupler.records import Rows
-from coupler.serving.answering import check_folder
+from coupler.serving.actor import Actor
+from coupler.serving.modelplan import check_folder
 from coupler.serving.remote import WITHIN_CALL_BYTES, Heading, consecutive, cut_up, reply_pieces, unpacked
 
 _log = logging.getLogger("coupler")
@@ -88,7 +90,7 @@ class _Line:
         self.asked[replies[-1]] = chunk, replies
 
 
-class Relay:
+class Relay(Actor):
     """Carries questions from an arena to servers on other nodes; a Ray actor on the ranks' node.
 
     It ends its own process when the last server is gone, and the ranks, which watch the process, go on without.
@@ -122,16 +124,20 @@ class Relay:
         self._desk = Desk(self._arena)
         self._lines = deque(_Line(server) for server in servers)
         _log.addHandler(logging.FileHandler(Path(models).parent / "server.log", delay=True))
-        self._arena.server_pid[0] = os.getpid()
+        self._joining = deque[_Line]()
+        take_over(self._arena)
 
-    def report(self) -> int:
-        """Give its process number; the call returns once the actor exists."""
-        return os.getpid()
+    def join(self, server: Any) -> None:
+        """Be told of a server that was started again: it is asked from the next round on, once."""
+        if all(line.server != server for line in self._lines):
+            self._joining.append(_Line(server))
 
     def serve(self) -> None:
         """Carry questions and answers until the arena says stop."""
         try:
             while self._desk.open:
+                while self._joining:
+                    self._lines.append(self._joining.popleft())
                 self._answer(self._desk.batches(_IDLE_SECONDS))
         except Exception:  # noqa: BLE001, the edge of the process
             _log.exception("the relay ends")

@@ -5,7 +5,6 @@ fetches it once, and is used there without a copy. To find an object takes Ray s
 question and answer; a small one therefore goes within the call itself, in pieces that Ray takes for small arguments.
 """
 
-import os
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -13,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coupler.records import Rows
-from coupler.serving.answering import ModelPlan, Models
+from coupler.serving.actor import Actor
+from coupler.serving.modelplan import ModelPlan, Wanted
 
 Floats = NDArray[np.float64]
 
@@ -42,7 +42,7 @@ class Heading(NamedTuple):
     counts: Sequence[int]
 
 
-class RemoteServer:
+class RemoteServer(Actor):
     """Answers one question per call; a Ray actor with one thread for that and one for loading.
 
     Parameters
@@ -51,19 +51,26 @@ class RemoteServer:
         What answers.
     cores : tuple of int
         Where to run; empty leaves the process where it is.
+    wanted : sequence of Wanted
+        What it loads before anybody hears of it; what cannot be loaded is left.
     """
 
-    def __init__(self, plan: ModelPlan, cores: tuple[int, ...]) -> None:
+    def __init__(self, plan: ModelPlan, cores: tuple[int, ...], wanted: Sequence[Wanted] = ()) -> None:
+        # Imported here: whoever starts servers needs no torch.
+        from coupler.serving.answering import Models
+
         self._columns = plan.columns
         self._models = Models(plan, cores)
-
-    def report(self) -> int:
-        """Give its process number; the call returns once the actor exists."""
-        return os.getpid()
+        self.prepare(wanted)
 
     def load(self, operator: int, version: int, needed: Sequence[int] = ()) -> None:
         """Load a version from the registry; relays may ask for it once this has returned."""
         self._models.load(operator, version, needed)
+
+    def prepare(self, wanted: Sequence[Wanted]) -> None:
+        """Load versions that are not there yet."""
+        for one in wanted:
+            self._models.fetch(one.operator, one.version)
 
     def answer(self, heading: Heading, parts: Sequence[Floats]) -> tuple[float, Floats]:
         """Answer a question from the object store.
@@ -88,7 +95,9 @@ class RemoteServer:
             Rows(_unlocked(inputs), dt, mean[rows], score[rows])
             for inputs, dt, rows in zip(parts, heading.dt, consecutive(heading.counts), strict=True)
         ]
-        return self._models.answer(heading.operator, heading.version, asked), values
+        with self._busy():
+            self._models.fetch(heading.operator, heading.version)
+            return self._models.answer(heading.operator, heading.version, asked), values
 
     def answer_within(self, heading: Heading, *pieces: Floats) -> list[float | Floats]:
         """Answer a question that travels within the call; so does the answer, as :func:`reply_pieces` many results."""

@@ -1,62 +1,27 @@
-"""What rank 0 holds of Ray: the servers and relays of all nodes and the trainer, from start to end."""
+"""The services of a run as Ray has them: the servers and relays of all nodes and the trainer, from start to end."""
 
+import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+from coupler.config import WITH_RANKS
 from coupler.errors import CouplerError
-from coupler.exchange import ArenaAddress
-from coupler.learning.trainer import TrainingTask
-from coupler.serving.answering import ModelPlan
+from coupler.records import Notice
 from coupler.serving.cluster import Cluster
-from coupler.serving.placement import CoreMap, Home, Places, RayNode, assign, find_homes
+from coupler.serving.modelplan import Wanted
+from coupler.serving.placement import Places, RayNode, assign, find_homes, find_place
+from coupler.serving.post import CARE, CARE_THREADS, START_SECONDS, Post, PostKind
+from coupler.serving.rounds import Rounds
+from coupler.serving.serviceplan import NodePlan, ServicePlan
 
-# Longest wait for the actors to start: a first import of torch from a cold network file system is slow [s].
-_START_SECONDS = 180.0
-
-
-@dataclass(frozen=True)
-class NodePlan:
-    """What to start for one node with ranks.
-
-    Parameters
-    ----------
-    home : Home
-        How it is found in the Ray cluster.
-    arena : ArenaAddress or None
-        Its arena; None if ranks run the model themselves.
-    cores : CoreMap
-        Who may run where on it.
-    """
-
-    home: Home
-    arena: ArenaAddress | None
-    cores: CoreMap
-
-
-@dataclass(frozen=True)
-class ServicePlan:
-    """What to start.
-
-    Parameters
-    ----------
-    nodes : tuple of NodePlan
-        The nodes with ranks, that of rank 0 first.
-    models : ModelPlan
-        What answers.
-    servers, transport : str
-        ``ray.servers`` and ``exchange.transport``.
-    """
-
-    nodes: tuple[NodePlan, ...]
-    models: ModelPlan
-    servers: str
-    transport: str
+# Longest wait for actors to end [s]; after that they are killed, and a moment later are gone.
+_LEAVE_SECONDS = 10.0
 
 
 class Service:
-    """Servers, relays and trainer; everything it started ends with :meth:`close`.
+    """Servers, relays and trainer, each at a post; everything it started ends with :meth:`close`.
 
     Parameters
     ----------
@@ -64,6 +29,11 @@ class Service:
         Where; it has an owner of its own.
     plan : ServicePlan
         What to start.
+
+    Attributes
+    ----------
+    rounds : Rounds
+        The training rounds under way.
 
     Raises
     ------
@@ -74,93 +44,170 @@ class Service:
     """
 
     def __init__(self, cluster: Cluster, plan: ServicePlan) -> None:
-        self._trainings: dict[int, Any] = {}
-        self._actors: list[Any] = []
+        self._cluster, self._plan, self._wanted = cluster, plan, plan.wanted
+        self._started: list[Any] = []
+        self._places: dict[str, RayNode] = {}
+        self._own = cluster.own_node()
+        self._given_up: set[int] = set()
+        self._relays: list[Post] = []
         with ExitStack() as failed:
             failed.callback(self.close)
-            self._plan = plan
-            if plan.transport == "inprocess":
-                places = Places((cluster.own_node(),), (), ())
-            else:
-                nodes = cluster.nodes()
-                homes = find_homes([node.home for node in plan.nodes], nodes, cluster.head)
-                places = assign(homes, nodes, plan.servers, plan.transport)
-            self._start(places)
+            self._remote, self._doors, self._trainer = self._posts(self._first_places())
+            self.rounds = Rounds(self._trainer, lambda: [post.actor for post in self._servers if post.held])
+            _await_start([post.fill() for post in self.posts])
+            for post in self.posts:
+                post.open()
             failed.pop_all()
+
+    @property
+    def posts(self) -> list[Post]:
+        """All posts, remote servers before the relays that ask them."""
+        return [*self._remote, *self._doors, self._trainer]
 
     def load(self, operator: int, version: int) -> None:
         """Have every server load a version from the registry; ranks may ask for it once this has returned."""
         import ray
 
-        ray.get([server.load.remote(operator, version) for server in self._servers], timeout=_START_SECONDS)
+        self._wanted = (*self._wanted, Wanted(operator, version))
+        loading = [post.actor.load.remote(operator, version) for post in self._servers if post.held]
+        ray.get(loading, timeout=START_SECONDS)
 
-    def train(self, operator: int, number: int, task: TrainingTask) -> None:
-        """Start a training round; its outcome appears in the models' folder."""
-        self._trainings[operator] = self._trainer.train.remote(operator, number, task)
+    def want(self, wanted: Sequence[Wanted]) -> None:
+        """Be told which versions are asked from now on: servers load what they have not, now or when they start."""
+        self._wanted = tuple(wanted)
+        for post in self._servers:
+            if post.held:
+                post.actor.prepare.remote(self._wanted)
 
-    def training_failure(self, operator: int) -> str | None:
-        """Say why the operator's round under way will never have an outcome, if that is so."""
-        import ray
+    def look(self) -> list[Notice]:
+        """See how all are, fill posts again that have become vacant, and give what has changed."""
+        now = time.monotonic()
+        notices = [notice for post in self.posts for notice in post.look(now, self._plan.care)]
+        self.rounds.look()
+        return notices
 
-        training = self._trainings.get(operator)
-        if training is None or not ray.wait([training], timeout=0)[0]:
-            return None
-        try:
-            ray.get(training)
-        except ray.exceptions.RayError as error:
-            return str(error).strip().splitlines()[-1]
-        return None
+    def unanswered(self) -> list[int]:
+        """Give the nodes whose arena nobody will answer any more, each once; numbered as in the plan."""
+        new = [place for place, post in enumerate(self._doors) if post.given_up and place not in self._given_up]
+        self._given_up.update(new)
+        return new
 
     def close(self) -> None:
-        """End servers, relays and trainer."""
+        """End servers, relays and trainer; on a cluster that goes on, nothing of the run does when this returns.
+
+        They end themselves: Ray calls an actor dead as soon as it has told it to die, its process may outlive that.
+        """
         import ray
 
-        for actor in self._actors:
+        leaving = [actor.leave.options(concurrency_group=CARE).remote() for actor in self._started]
+        if leaving:
+            ray.wait(leaving, num_returns=len(leaving), timeout=_LEAVE_SECONDS)
+        for actor in self._started:
             ray.kill(actor)
-        self._actors.clear()
+        self._started.clear()
 
-    def _start(self, places: Places) -> None:
-        """Start all at once, and wait until all are there; what serves an arena begins when its ranks may ask."""
-        servers = [self._start_remote(node, places) for node in places.remote]
-        doors = []
+    @property
+    def _servers(self) -> list[Post]:
+        """The posts whose holders have models; relays have none."""
+        return [*self._remote, *(post for post in self._doors if post not in self._relays)]
+
+    def _first_places(self) -> Places:
+        plan = self._plan
+        if plan.transport == "inprocess":
+            return Places((self._own,), (), ())
+        nodes = self._cluster.nodes()
+        homes = find_homes([node.home for node in plan.nodes], nodes, self._cluster.head)
+        return assign(homes, nodes, plan.servers, plan.transport)
+
+    def _posts(self, places: Places) -> tuple[list[Post], list[Post], Post]:
+        remote = [self._remote_post(node, places) for node in places.remote]
+        doors: list[Post] = []
         # Where ranks run the model themselves nobody is asked, and the pairs end at once.
         for node, place, asked in zip(self._plan.nodes, places.homes, places.asked, strict=False):
             if asked:
-                doors.append(self._start_relay(place, node, [servers[index] for index in asked]))
+                doors.append(self._relay_post(node, place, [remote[index] for index in asked]))
+                self._relays.append(doors[-1])
             else:
-                doors.append(self._start_server(place, node))
-                servers.append(doors[-1])
-        self._servers = servers
-        self._trainer = self._start_trainer(places.homes[0], servers)
-        _await_start([actor.report.remote() for actor in (*servers, *doors)])
-        for door in doors:
-            door.serve.remote()
+                doors.append(self._server_post(node, place))
+        return remote, doors, self._trainer_post(places.homes[0])
 
-    def _start_remote(self, node: RayNode, places: Places) -> Any:
+    def _server_post(self, node: NodePlan, place: RayNode) -> Post:
+        from coupler.serving.server import Server
+
+        def start() -> Any:
+            where = self._home(name, node, place)
+            given = (node.arena, self._plan.models, _cores(node), node.cores.crowded, self._wanted)
+            return self._actor(Server, where, *given, threads=2)
+
+        name = f"the server on {place.name}"
+        return Post(PostKind.SERVER, name, start, lambda actor: actor.serve.remote(), local=place.id == self._own.id)
+
+    def _relay_post(self, node: NodePlan, place: RayNode, asked: Sequence[Post]) -> Post:
+        from coupler.serving.relay import Relay
+
+        def start() -> Any:
+            servers = [post.actor for post in asked if post.actor is not None]
+            if all(post.given_up for post in asked):
+                raise CouplerError("no server is left that it could ask")
+            if not servers:
+                return None  # it would have nobody to ask yet
+            given = (node.arena, servers, self._plan.models.models, _cores(node), node.cores.crowded)
+            return self._actor(Relay, self._home(name, node, place), *given, threads=2)
+
+        name = f"the relay on {place.name}"
+        return Post(PostKind.SERVER, name, start, lambda actor: actor.serve.remote(), local=place.id == self._own.id)
+
+    def _remote_post(self, place: RayNode, places: Places) -> Post:
         from coupler.serving.remote import RemoteServer
 
         # Cores are known where there are ranks; elsewhere whoever started Ray has chosen them.
-        cores: tuple[int, ...] = ()
-        if node in places.homes:
-            cores = _cores(self._plan.nodes[places.homes.index(node)])
-        return self._actor(RemoteServer, node, self._plan.models, cores, threads=2)
+        home = self._plan.nodes[places.homes.index(place)] if place in places.homes else None
 
-    def _start_server(self, place: RayNode, node: NodePlan) -> Any:
-        from coupler.serving.server import Server
+        def start() -> Any:
+            where = self._remote_place(name, place, home)
+            cores = _cores(home) if home is not None and where.name == place.name else ()
+            return self._actor(RemoteServer, where, self._plan.models, cores, self._wanted, threads=2)
 
-        return self._actor(Server, place, node.arena, self._plan.models, _cores(node), node.cores.crowded, threads=2)
+        name = f"the server on {place.name}"
+        return Post(PostKind.SERVER, name, start, self._join, local=place.id == self._own.id)
 
-    def _start_relay(self, place: RayNode, node: NodePlan, asked: Sequence[Any]) -> Any:
-        from coupler.serving.relay import Relay
-
-        models, crowded = self._plan.models.models, node.cores.crowded
-        return self._actor(Relay, place, node.arena, asked, models, _cores(node), crowded, threads=2)
-
-    def _start_trainer(self, place: RayNode, servers: Sequence[Any]) -> Any:
+    def _trainer_post(self, place: RayNode) -> Post:
         from coupler.serving.training import TrainingActor
 
-        models = self._plan.models
-        return self._actor(TrainingActor, place, servers, _cores(self._plan.nodes[0]), models.threads, threads=1)
+        node = self._plan.nodes[0]
+
+        def start() -> Any:
+            where = self._home("the trainer", node, place)
+            return self._actor(TrainingActor, where, _cores(node), self._plan.models.threads, threads=1)
+
+        begin = partial(self._begin_training)
+        return Post(PostKind.TRAINER, "the trainer", start, begin, local=place.id == self._own.id)
+
+    def _begin_training(self, trainer: Any) -> None:
+        self.rounds.begin(trainer)
+
+    def _join(self, server: Any) -> None:
+        """Tell the relays of a server that was started again; those that have started since know it."""
+        for relay in self._relays:
+            if relay.held:
+                relay.actor.join.remote(server)
+
+    def _home(self, name: str, node: NodePlan, place: RayNode) -> RayNode:
+        """Find the Ray node on a node with ranks, which may have been started again."""
+        if name not in self._places or self._plan.transport == "inprocess":
+            return self._places.setdefault(name, place)
+        return find_homes([node.home], self._cluster.nodes(), self._cluster.head)[0]
+
+    def _remote_place(self, name: str, place: RayNode, home: NodePlan | None) -> RayNode:
+        """Find a place for a remote server: where it was, or on another node that has what it needs."""
+        if name not in self._places:
+            return self._places.setdefault(name, place)
+        nodes = self._cluster.nodes()
+        if self._plan.servers == WITH_RANKS and home is not None:
+            return find_homes([home.home], nodes, self._cluster.head)[0]
+        taken = [where for whose, where in self._places.items() if whose != name]
+        self._places[name] = find_place(self._places[name], taken, nodes, self._plan.servers)
+        return self._places[name]
 
     def _actor(self, kind: type, node: RayNode, *arguments: object, threads: int) -> Any:
         """Start an actor on a node, without a share of Ray's GPUs, or Ray would hide the others from torch."""
@@ -173,9 +220,10 @@ class Service:
             "max_concurrency": threads,
             "scheduling_strategy": NodeAffinitySchedulingStrategy(node_id=node.id, soft=False),
         }
-        definition: Any = ray.remote(kind)
+        decorate: Any = ray.remote
+        definition = decorate(concurrency_groups={CARE: CARE_THREADS})(kind)
         actor = definition.options(**options).remote(*arguments)
-        self._actors.append(actor)
+        self._started.append(actor)
         return actor
 
 
@@ -187,10 +235,10 @@ def _await_start(replies: Sequence[Any]) -> None:
     import ray
 
     try:
-        ray.get(list(replies), timeout=_START_SECONDS)
+        ray.get(list(replies), timeout=START_SECONDS)
     except ray.exceptions.GetTimeoutError:
         raise CouplerError(
-            f"The servers did not start within {_START_SECONDS:.0f} s: a node is overloaded or its file system is "
+            f"The servers did not start within {START_SECONDS:.0f} s: a node is overloaded or its file system is "
             "slow. Try `coupler doctor`."
         ) from None
     except ray.exceptions.RayError as error:

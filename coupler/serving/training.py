@@ -2,56 +2,76 @@
 
 import logging
 import os
+import threading
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import ray
-import torch
 
-from coupler.learning.rounds import RoundFolder, RoundOutcome
-from coupler.learning.trainer import TrainingTask, train
+from coupler.serving.actor import Actor
 
 _log = logging.getLogger("coupler")
+# Longest wait for a server to load a candidate; one that comes later loads it when it is asked [s].
+_LOAD_SECONDS = 120.0
 
 
-class TrainingActor:
+class TrainingActor(Actor):
     """Trains one candidate at a time.
 
     Parameters
     ----------
-    servers : sequence of Ray actor handles
-        The servers to load candidates; none if ranks load them themselves.
     cores : tuple of int
         Where to run.
     threads : int
         Torch threads.
     """
 
-    def __init__(self, servers: Sequence[Any], cores: Sequence[int], threads: int) -> None:
+    def __init__(self, cores: Sequence[int], threads: int) -> None:
+        import torch  # here: whoever starts a trainer needs none
+
         os.sched_setaffinity(0, cores)
         torch.set_num_threads(threads)
-        self._servers = servers
+        self._training = threading.Lock()
 
-    def train(self, operator: int, number: int, task: TrainingTask) -> None:
+    def train(self, operator: int, number: int, task: str, servers: Sequence[Any]) -> None:
         """Train a candidate, load it into every server, then publish the round's outcome.
 
         The outcome is published last: whoever sees it may ask any server for the version it names.
-        """
-        began = time.perf_counter()
-        outcome = train(task)
-        if outcome.candidate is not None:
-            self._load(operator, outcome.candidate.version, task.needed)
-        version = None if outcome.candidate is None else outcome.candidate.version
-        RoundFolder(task.models, task.operator).publish(
-            number,
-            RoundOutcome(candidate=version, sentence=outcome.sentence, began=began, ended=time.perf_counter()),
-        )
 
-    def _load(self, operator: int, version: int, needed: Sequence[int]) -> None:
-        """Have all servers load a version at the same time; one that is gone stops nobody, its ranks know."""
-        for loading in [server.load.remote(operator, version, needed) for server in self._servers]:
-            try:
-                ray.get(loading)
-            except ray.exceptions.RayActorError:
-                _log.warning("a server is gone and loads version %d no more", version)
+        Parameters
+        ----------
+        operator, number : int
+            Whose model, and the number of the round.
+        task : str
+            The :class:`~coupler.learning.trainer.TrainingTask` as JSON.
+        servers : sequence of Ray actor handles
+            Whom to have it loaded by; none if ranks load it themselves.
+        """
+        from coupler.learning.rounds import TRAINING_LOCK, RoundFolder, RoundOutcome
+        from coupler.learning.trainer import TrainingTask, train
+        from coupler.lock import FolderLock
+
+        asked = TrainingTask.model_validate_json(task)
+        # A run that is resumed waits until nobody trains any more for the one that was killed.
+        with self._training, FolderLock(Path(asked.models) / TRAINING_LOCK):
+            rounds = RoundFolder(asked.models, asked.operator)
+            if rounds.published(number):  # a trainer before this one came so far
+                return
+            began = time.perf_counter()
+            outcome = train(asked)
+            version = None if outcome.candidate is None else outcome.candidate.version
+            if version is not None:
+                _load(servers, operator, version, asked.needed)
+            ended = time.perf_counter()
+            rounds.publish(number, RoundOutcome(candidate=version, sentence=outcome.sentence, began=began, ended=ended))
+
+
+def _load(servers: Sequence[Any], operator: int, version: int, needed: Sequence[int]) -> None:
+    """Have all servers load a version at the same time; one that is gone or slow stops nobody."""
+    for loading in [server.load.remote(operator, version, needed) for server in servers]:
+        try:
+            ray.get(loading, timeout=_LOAD_SECONDS)
+        except (ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError):
+            _log.warning("a server does not load version %d now, it will when it is asked", version)

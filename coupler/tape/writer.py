@@ -65,6 +65,14 @@ class TapeWriter:
         if self._calls:
             self._write()
 
+    def save(self) -> None:
+        """Put what has come together on disk, without ending the segment: it will be written over, with more.
+
+        So a run can go on from here, and has no more files for having been able to. Collective: no.
+        """
+        if self._calls:
+            write_segment(self._folder.segment(self._head.operator, self._number + 1), self._head, self._calls)
+
     def close(self) -> None:
         """Write the rest; a tape of no calls says so, in a segment without any. Collective: no."""
         if self._calls or self._number == 0:

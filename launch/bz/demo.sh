@@ -3,10 +3,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
-number=1
-while [[ -e runs/demo-$(printf %03d "$number") ]]; do number=$((number + 1)); done
-folder=runs/demo-$(printf %03d "$number")
-mkdir -p "$folder"
+folder=$(launch/free_folder.sh demo)
 
 echo "1 of 2: physics alone, 2 ranks"
 launch/bz/run.sh 2 --set controller.mode=physics --set output.pictures=false --out "$folder/physics" "$@"

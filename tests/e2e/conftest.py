@@ -133,7 +133,7 @@ class Across:
 
     def __init__(self, hosts: Hosts, processes: "Processes") -> None:
         self.hosts, self.folder = hosts, processes.folder
-        self._processes = processes
+        self.processes = processes
         self._made: dict[tuple[str, tuple[int, ...], tuple[str, ...]], RunFiles] = {}
         self._numbers = itertools.count()
 
@@ -148,9 +148,9 @@ class Across:
 
     def start(self, case: str, ranks: Sequence[int], *settings: str) -> Started:
         """Start a run that a test does something to."""
-        folder = self._processes.folder / f"across-{next(self._numbers):02d}"
+        folder = self.processes.folder / f"across-{next(self._numbers):02d}"
         command = self.hosts.mpirun(ranks, [sys.executable, *arguments(case, folder, settings)])
-        return Started(self._processes.start(command, environment=self.hosts.environment), RunFiles(folder))
+        return Started(self.processes.start(command, environment=self.hosts.environment), RunFiles(folder))
 
 
 @pytest.fixture
@@ -159,20 +159,27 @@ def fresh_across(processes: "Processes") -> Iterator[Across]:
 
     Skips where this machine allows no namespaces, and says why.
     """
-    with closing(two_hosts(processes.folder, "model on host2")) as hosts:
+    with closing(some_hosts(2, processes.folder, "model on host2")) as hosts:
+        yield Across(hosts, processes)
+
+
+@pytest.fixture
+def four_across(processes: "Processes") -> Iterator[Across]:
+    """Four hosts and a Ray cluster over them, for one test."""
+    with closing(some_hosts(4, processes.folder, "")) as hosts:
         yield Across(hosts, processes)
 
 
 @pytest.fixture(scope="module")
 def across(lasting_processes: "Processes") -> Iterator[Across]:
     """Two hosts and a Ray cluster over them; ``model`` is a resource of the first. See :class:`Across`."""
-    with closing(two_hosts(lasting_processes.folder, "model on host1")) as hosts:
+    with closing(some_hosts(2, lasting_processes.folder, "model on host1")) as hosts:
         yield Across(hosts, lasting_processes)
 
 
-def two_hosts(folder: Path, resources: str) -> Hosts:
+def some_hosts(count: int, folder: Path, resources: str) -> Hosts:
     try:
-        hosts = Hosts(2, folder)
+        hosts = Hosts(count, folder)
     except HostsUnavailableError as why:
         pytest.skip(f"several hosts on one machine: {why}")
     try:

@@ -131,8 +131,8 @@ def test_the_run_folder_holds_all_of_the_run_and_nothing_else(certified: "RunFil
     assert read_case(certified.path / "case.toml").run.steps == STEPS
     assert all(picture.read_bytes().startswith(b"\x89PNG\r\n\x1a\n") for picture in pictures)
     assert {path.name for path in certified.path.iterdir()} == {
-        "case.toml", "environment.json", "fields.h5", "fields.xdmf", "ledger", "ledger.h5", "metrics.jsonl", "models",
-        "samples", "server.log", "summary.json", *(picture.name for picture in pictures),
+        "case.toml", "environment.json", "fields", "fields.h5", "fields.xdmf", "ledger", "ledger.h5", "metrics.jsonl",
+        "models", "samples", "server.log", "summary.json", *(picture.name for picture in pictures),
     }  # fmt: skip
     assert not [name for name in certified.bytes() if name.endswith((".tmp", ".pickle", ".pt"))]
 

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from coupler.ledger import Ledger
 from coupler.records import Reason
 
 if TYPE_CHECKING:
     from tests.conftest import Processes
-    from tests.e2e.conftest import Couple, Start
+    from tests.e2e.conftest import Couple, Start, Started
 
 pytestmark = [pytest.mark.e2e, pytest.mark.ray]
 
@@ -22,6 +23,11 @@ ASYNCHRONOUS = "learning.mode=asynchronous"
 # Forty seconds of a patient kernel, long after its first model; and never.
 STEPS = 2000
 MANY, ENDLESS = f"run.steps={STEPS}", "run.steps=100000000"
+# Two minutes with steps as long as that, for what takes its time; seconds once a test says that it need not.
+LONG_STEP, ENOUGH = 0.1, "run.steps=1200"
+# What the model answers is what the fields become.
+MODE = "controller.mode=surrogate"
+LONG_SECONDS = 120.0
 DEADLINE = 1.0
 # What is left of a job may take so long to end: Open MPI's own patience, the reaper's, and a busy machine's.
 END_SECONDS = 30.0
@@ -35,7 +41,12 @@ class Patience:
 
     @property
     def settings(self) -> tuple[str, str]:
-        return f'kernel.name="{PLUGINS}/kernels.py:Patient"', f'kernel.params={{file = "{self.file}"}}'
+        return self.every(0.02)
+
+    def every(self, seconds: float) -> tuple[str, str]:
+        """The same, with so long a step."""
+        params = f'{{file = "{self.file}", seconds = {seconds}}}'
+        return f'kernel.name="{PLUGINS}/kernels.py:Patient"', f"kernel.params={params}"
 
     def end(self) -> None:
         self.file.touch()
@@ -46,8 +57,30 @@ def patience(tmp_path: Path) -> Patience:
     return Patience(tmp_path / "hurry")
 
 
-def test_a_run_goes_on_without_its_server(processes: "Processes", start: "Start", patience: Patience) -> None:
-    run = start("heat.toml", 2, *patience.settings, ASYNCHRONOUS, MANY)
+def test_a_server_that_dies_twice_is_started_twice(processes: "Processes", start: "Start", patience: Patience) -> None:
+    run = start("heat.toml", 2, *patience.every(LONG_STEP), ASYNCHRONOUS, ENOUGH)
+    run.until_a_model_answers()
+
+    for _ in range(2):
+        os.kill(one(processes, "ray::Server"), signal.SIGKILL)
+        run.until(lambda last: last["decisions"]["disabled"] > 0)
+        run.until_a_model_answers()
+    patience.end()
+    finished = run.running.end(timeout=60)
+
+    assert finished.returncode == 0, finished.stdout
+    summary = run.files.summary
+    assert summary.server_restarts == 2
+    assert kinds(run) == ["server-lost", "server-back"] * 2
+    assert sum(dict(summary.decisions).values()) == summary.elements
+    assert summary.reasons["server_lost"] > 0
+    assert [row["kind"] for row in read_events(run)] == kinds(run)
+
+
+def test_where_nothing_is_started_again_a_run_goes_on_without_its_server(
+    processes: "Processes", start: "Start", patience: Patience
+) -> None:
+    run = start("heat.toml", 2, *patience.settings, ASYNCHRONOUS, MANY, "ray.restarts=0")
     run.until_a_model_answers()
 
     os.kill(one(processes, "ray::Server"), signal.SIGKILL)
@@ -61,10 +94,52 @@ def test_a_run_goes_on_without_its_server(processes: "Processes", start: "Start"
     assert decisions.disabled + decisions.timeout > 0
     assert sum(dict(decisions).values()) == run.files.summary.elements == STEPS * 24 * 24
     assert run.files.reasons(after=lost).keys() == {Reason.SERVER_LOST}
+    assert kinds(run) == ["given-up"]
+    assert finished.stdout.count("is given up: its process ended, once within 600 s. The run goes on without") == 1
 
 
-def test_a_deterministic_run_ends_with_its_server(processes: "Processes", start: "Start", patience: Patience) -> None:
-    run = start("heat.toml", 2, *patience.settings, ENDLESS)
+def test_a_server_that_dies_at_once_every_time_is_given_up(start: "Start", patience: Patience) -> None:
+    poison = patience.file.with_name("poison")
+    model = (f'surrogate.name="{PLUGINS}/models.py:Poisonous"', f'surrogate.params={{file = "{poison}"}}')
+    often = ("ray.restarts=2", "learning.growth=0.99")
+    run = start("heat.toml", 2, *patience.every(LONG_STEP), *model, ASYNCHRONOUS, MODE, ENOUGH, *often)
+    run.until_a_model_answers()
+
+    poison.touch()
+    run.running.until(lambda: "is given up" in run.running.said, within=60)
+    patience.end()
+    finished = run.running.end(timeout=60)
+
+    assert finished.returncode == 0, finished.stdout
+    assert kinds(run)[0] == "server-lost"
+    assert kinds(run)[-1] == "given-up"
+    assert run.files.metrics[-1]["decisions"]["disabled"] == 24 * 24
+
+
+def test_a_deterministic_run_whose_server_is_killed_is_bitwise_the_undisturbed_one(
+    processes: "Processes", start: "Start", couple: "Couple", patience: Patience
+) -> None:
+    undisturbed = couple("heat.toml", 2, MODE, "run.steps=200").summary
+    run = start("heat.toml", 2, *patience.settings, MODE, "run.steps=200")
+    run.until_a_model_answers()
+
+    os.kill(one(processes, "ray::Server"), signal.SIGKILL)
+    run.running.until(lambda: find(processes, "ray::Server"), within=60)
+    patience.end()
+    finished = run.running.end(timeout=60)
+
+    assert finished.returncode == 0, finished.stdout
+    summary = run.files.summary
+    assert summary.server_restarts == 1
+    assert summary.state_sha256 == undisturbed.state_sha256
+    assert summary.decisions == undisturbed.decisions
+    assert summary.models == undisturbed.models
+
+
+def test_a_deterministic_run_ends_with_its_server_where_there_is_no_other(
+    processes: "Processes", start: "Start", patience: Patience
+) -> None:
+    run = start("heat.toml", 2, *patience.settings, ENDLESS, "ray.restarts=0")
     run.until_a_model_answers()
 
     os.kill(one(processes, "ray::Server"), signal.SIGKILL)
@@ -73,6 +148,47 @@ def test_a_deterministic_run_ends_with_its_server(processes: "Processes", start:
     assert finished.returncode == 2, finished.stdout
     assert "the surrogate server is gone, and in deterministic mode a run cannot go on without it" in finished.stdout
     assert "Traceback" not in finished.stdout
+
+
+def test_a_server_that_never_moves_again_is_ended_and_another_takes_its_place(
+    processes: "Processes", start: "Start", patience: Patience
+) -> None:
+    run = start(
+        "heat.toml", 2, *patience.every(LONG_STEP), ASYNCHRONOUS, ENOUGH, "exchange.deadline=0.5", "ray.silence=3"
+    )
+    run.until_a_model_answers()
+    server = one(processes, "ray::Server")
+
+    os.kill(server, signal.SIGSTOP)
+    run.until(lambda last: last["decisions"]["timeout"] > 0)
+    run.until_a_model_answers()
+    patience.end()
+    finished = run.running.end(timeout=60)
+
+    assert finished.returncode == 0, finished.stdout
+    assert run.files.summary.server_restarts == 1
+    assert "it has not answered for 3 s" in run.files.summary.events[0].sentence
+    assert not Path(f"/proc/{server}").exists()
+
+
+@pytest.mark.parametrize("victim", ["raylet", "gcs_server", "supervisor"])
+def test_ray_is_started_again_as_a_whole(
+    processes: "Processes", start: "Start", patience: Patience, victim: str
+) -> None:
+    run = start("heat.toml", 2, *patience.every(LONG_STEP), ASYNCHRONOUS, ENOUGH)
+    run.until_a_model_answers()
+    before = one(processes, "ray::Server")
+
+    os.kill(supervisor(processes) if victim == "supervisor" else one(processes, victim), signal.SIGKILL)
+    run.running.until(lambda: "ray-back" in run.running.said, within=LONG_SECONDS)
+    run.until_a_model_answers()
+    patience.end()
+    finished = run.running.end(timeout=60)
+
+    assert finished.returncode == 0, finished.stdout
+    assert run.files.summary.server_restarts == 1
+    assert (kinds(run)[0], kinds(run)[-1]) == ("ray-lost", "ray-back")
+    assert not Path(f"/proc/{before}").exists()
 
 
 def test_a_server_that_stands_still_costs_each_rank_one_deadline(
@@ -98,9 +214,30 @@ def test_a_server_that_stands_still_costs_each_rank_one_deadline(
     assert run.files.metrics[-1]["decisions"]["timeout"] == 24 * 24
 
 
-def test_a_run_goes_on_without_its_trainer(processes: "Processes", start: "Start", patience: Patience) -> None:
-    run = start("heat.toml", 2, *patience.settings, ASYNCHRONOUS, MANY, "learning.budget=60")
-    run.running.until(lambda: find(processes, "ray::TrainingActor.train"), within=60)
+def test_a_round_whose_trainer_is_killed_brings_its_model_all_the_same(
+    processes: "Processes", start: "Start", patience: Patience
+) -> None:
+    run = start(
+        "heat.toml", 2, *patience.every(LONG_STEP), ASYNCHRONOUS, ENOUGH, "learning.budget=2", "learning.growth=0.99"
+    )
+    run.running.until(lambda: find(processes, "ray::TrainingActor.train"), within=LONG_SECONDS)
+
+    os.kill(one(processes, "ray::TrainingActor.train"), signal.SIGKILL)
+    run.until_a_model_answers()
+    patience.end()
+    finished = run.running.end(timeout=60)
+
+    assert finished.returncode == 0, finished.stdout
+    assert kinds(run)[:2] == ["trainer-lost", "trainer-back"]
+    assert run.files.summary.models[0].version == 1
+    assert run.files.summary.server_restarts == 0
+
+
+def test_where_nothing_is_started_again_a_run_goes_on_without_its_trainer(
+    processes: "Processes", start: "Start", patience: Patience
+) -> None:
+    run = start("heat.toml", 2, *patience.settings, ASYNCHRONOUS, MANY, "learning.budget=60", "ray.restarts=0")
+    run.running.until(lambda: find(processes, "ray::TrainingActor.train"), within=LONG_SECONDS)
     trainer = one(processes, "ray::TrainingActor.train")
 
     os.kill(trainer, signal.SIGKILL)
@@ -185,8 +322,9 @@ def test_a_model_that_answers_nonsense_is_vetoed_and_the_physics_stays(couple: "
 
 
 def find(processes: "Processes", name: str) -> int | None:
-    """Find a process of this test by what its first word ends with: a title that Ray gave, or a program."""
-    return next((pid for pid, command in processes.alive().items() if command.split(" ")[0].endswith(name)), None)
+    """Find a process of this test by its first word: a title that Ray gave, whatever it is at, or a program."""
+    words = {pid: command.split(" ")[0] for pid, command in processes.alive().items()}
+    return next((pid for pid, word in words.items() if word.startswith(name) or word.endswith(name)), None)
 
 
 def one(processes: "Processes", name: str) -> int:
@@ -199,3 +337,19 @@ def rank(processes: "Processes", number: int) -> int:
     mark = f"OMPI_COMM_WORLD_RANK={number}".encode()
     ranks = (pid for pid, command in processes.alive().items() if "-m coupler run" in command)
     return next(pid for pid in ranks if mark in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"))
+
+
+def supervisor(processes: "Processes") -> int:
+    return next(pid for pid, command in processes.alive().items() if "coupler.serving.supervisor" in command)
+
+
+def kinds(run: "Started") -> list[str]:
+    """What happened to the services, in order."""
+    ours = ("server", "trainer", "ray", "given")
+    return [event.kind for event in run.files.summary.events if event.kind.startswith(ours)]
+
+
+def read_events(run: "Started") -> list[dict[str, str]]:
+    """The same, from the ledger."""
+    rows = Ledger(run.files.path / "ledger.h5").events
+    return [{"kind": row["kind"].decode()} for row in rows if row["operator"] < 0]

@@ -1,7 +1,10 @@
 """Runs over two hosts of this machine, each with a network, memory, processes and temporary files of its own."""
 
+import json
 import os
 import signal
+import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +24,8 @@ ASYNCHRONOUS = "learning.mode=asynchronous"
 ON_RESOURCE = "ray.servers=model"
 STEPS = 2000
 END_SECONDS = 60.0
+# Long enough for whoever waits to give up, if he does; 20 s were tried as well.
+CUT_SECONDS = 6.0
 ACTORS = ("ray::Server", "ray::RemoteServer", "ray::Relay", "ray::TrainingActor")
 
 
@@ -70,7 +75,7 @@ def test_questions_through_the_object_store_of_one_node_have_the_same_answers(
     assert run.summary.state_sha256 == one_host.summary.state_sha256
 
 
-def test_ranks_whose_server_on_another_host_is_killed_go_on_and_the_others_keep_theirs(
+def test_ranks_whose_server_on_another_host_is_killed_get_another_and_the_others_keep_theirs(
     across: "Across",
 ) -> None:
     first, second = across.hosts.hosts
@@ -81,16 +86,46 @@ def test_ranks_whose_server_on_another_host_is_killed_go_on_and_the_others_keep_
     os.kill(one(first, "ray::RemoteServer"), signal.SIGKILL)
     run.until(lambda last: last["decisions"]["disabled"] > 0)
     lost = run.files.metrics[-1]["step"]
+    run.until_a_model_answers()
     hurry.touch()
     finished = run.running.end(END_SECONDS)
 
     assert finished.returncode == 0, finished.stdout
-    after = run.files.ledger[run.files.ledger["step"] > lost + 1]
-    assert not run.files.summary.decisions.timeout
+    after = run.files.ledger[run.files.ledger["step"] >= lost]
     reasons = [after["reasons"][after["rank"] == rank].sum(axis=0) for rank in (0, 1)]
     assert reasons[0][Reason.SERVER_LOST] == 0
-    assert reasons[1][Reason.SERVER_LOST] == reasons[1].sum() > 0
+    assert reasons[1].sum() > reasons[1][Reason.SERVER_LOST] > 0
+    kinds = [event.kind for event in run.files.summary.events]
+    assert kinds.count("server-lost") == kinds.count("server-back") == run.files.summary.server_restarts == 2
     assert find(second, "ray::Relay") is None
+
+
+def test_a_run_goes_on_when_a_cable_was_out_for_a_while(fresh_across: "Across") -> None:
+    hurry = fresh_across.folder / "hurry"
+    hosts, address = fresh_across.hosts, f"ray.address={fresh_across.hosts.ray_address}"
+    run = fresh_across.start("heat.toml", (1, 1), *patient(hurry), address)
+    run.until_a_model_answers()
+
+    hosts.cut(hosts.hosts[1])
+    ends = time.monotonic() + CUT_SECONDS
+    run.running.until(lambda: time.monotonic() > ends, within=2 * CUT_SECONDS)
+    hosts.mend(hosts.hosts[1])
+    before = run.files.metrics[-1]["step"]
+    # TCP tries again at intervals that double, so that it may take as long again until it notices.
+    run.until(lambda last: last["step"] > before + 20 and last["decisions"]["disabled"] == 0)
+    hurry.touch()
+    finished = run.running.end(END_SECONDS)
+
+    assert finished.returncode == 0, finished.stdout
+    assert run.files.summary.steps == STEPS
+
+
+def test_four_hosts_have_the_bits_of_one(four_across: "Across", one_host: "RunFiles") -> None:
+    run = four_across(ANSWERED[0], (1, 1, 1, 1), ANSWERED[1], f"ray.address={four_across.hosts.ray_address}")
+
+    assert run.summary.ranks == 4
+    assert run.summary.models == one_host.summary.models
+    assert run.summary.state_sha256 == one_host.summary.state_sha256
 
 
 def test_a_run_outlives_the_host_of_its_server(fresh_across: "Across") -> None:
@@ -139,6 +174,21 @@ def test_ranks_without_a_server_beside_them_cannot_share_memory_with_it(across: 
 
     assert finished.returncode == 2, finished.stdout
     assert 'exchange.transport = "shared", but host2 has ranks and no server' in finished.stdout
+
+
+def test_the_doctor_looks_at_both_hosts_and_between_them(across: "Across") -> None:
+    command = across.hosts.mpirun((1, 1), [sys.executable, "-m", "coupler", "doctor", "--json"])
+    surroundings = {**across.hosts.environment, "RAY_ADDRESS": across.hosts.ray_address}
+
+    finished = across.processes.run(command, timeout=2 * END_SECONDS, environment=surroundings)
+
+    rows = {row["subject"]: row for row in json.loads(finished.stdout[finished.stdout.index("[") :])}
+    assert finished.returncode == int(any(row["status"] == "wrong" for row in rows.values()))
+    assert rows["ranks"]["found"] == "2 on 2 nodes"
+    between = ("clocks", "ports between nodes", "shared folder", "locks between nodes")
+    assert {name: rows[name]["status"] for name in between} == dict.fromkeys(between, "ok")
+    assert {"cores of host1", "cores of host2"} <= rows.keys()
+    assert rows["Ray cluster"]["status"] == "ok"
 
 
 def patient(hurry: Path) -> tuple[str, ...]:

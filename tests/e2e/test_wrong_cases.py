@@ -1,4 +1,8 @@
-"""What a user can get wrong in a case: one sentence and exit code 2, at once, and nothing is made or started."""
+"""What a user can get wrong in a case: one sentence and exit code 2, at once, and nothing is made or started.
+
+The settings are numbered. Most are tried in this process, where the command line raises the sentence that ``main`` says
+before it ends with code 2; of every kind one, and whatever needs ranks or Ray, in a process of its own.
+"""
 
 import subprocess
 import sys
@@ -6,11 +10,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from typer.testing import CliRunner
+
+from coupler.cli import app
+from coupler.errors import CouplerError
 
 if TYPE_CHECKING:
+    from _pytest.mark import ParameterSet
+
     from tests.conftest import MpiRun, Processes
 
-pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("nothing_left_behind")]
+pytestmark = pytest.mark.e2e
 
 HEAT = Path(__file__).with_name("heat.toml")
 # Reading a case takes a third of a second, MPI and torch some more; a busy machine several times that.
@@ -29,6 +39,25 @@ READING = {
     "controller.twin_steps=0": "controller.twin_steps = 0",
     "controller.twin_every=9": "controller.twin_steps = 10 is more than controller.twin_every = 9",
     "steps=3": "write section.key=value",
+    "run.seed=-1": "run.seed = -1",
+    "run.dt=nan": "run.dt = nan",
+    "controller.delta=1.0": "controller.delta = 1.0",
+    "controller.audit_rate=0": "controller.audit_rate",
+    "exchange.transport=pigeon": "exchange.transport = 'pigeon'",
+    "exchange.deadline=-1.0": "exchange.deadline = -1.0",
+    "learning.recent=0.95": "are shares of one buffer and come to 1.05",
+    "ray.servers=": "ray.servers = ''",
+    "output.tape_share=2.0": "output.tape_share = 2.0",
+    "run=3": "write section.key=value",
+    "run.steps.many=3": '"steps"',
+    "surrogate.threads=0": "surrogate.threads = 0",
+}
+TOGETHER = {
+    "a tape without truth": (("output.tape=true",), "output.tape = true records the truth of every element"),
+    "servers that nobody asks": (
+        ("exchange.transport=inprocess", "ray.servers=GPU"),
+        'ray.servers = "GPU" asks for servers',
+    ),
 }
 BUILDING = {
     "kernel.name=coupler.kernels.heet:Heat": 'Did you mean "heat"?',
@@ -51,8 +80,40 @@ STARTING = {
 }
 
 
-@pytest.mark.parametrize(("setting", "said"), [*READING.items(), *BUILDING.items(), *STARTING.items()])
-def test_a_wrong_setting_is_one_sentence(processes: "Processes", setting: str, said: str) -> None:
+def numbered(settings: dict[str, str], first: int) -> list["ParameterSet"]:
+    rows = enumerate(settings.items(), start=first)
+    return [pytest.param(setting, said, id=f"{number:02d} {setting}") for number, (setting, said) in rows]
+
+
+HERE_TRIED = numbered({**READING, **BUILDING}, 1)
+OF_EVERY_KIND = {setting: said for kind in (READING, BUILDING) for setting, said in list(kind.items())[:1]}
+
+
+@pytest.mark.parametrize(("setting", "said"), HERE_TRIED)
+def test_a_wrong_setting_is_one_sentence_and_nothing_is_touched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, setting: str, said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    sentence = refused_here(tmp_path, "--set", PHYSICS, "--set", setting)
+
+    assert said in sentence
+
+
+@pytest.mark.parametrize(("settings", "said"), TOGETHER.values(), ids=TOGETHER)
+def test_settings_that_do_not_go_together_are_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: tuple[str, ...], said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    sentence = refused_here(tmp_path, *(word for setting in settings for word in ("--set", setting)))
+
+    assert said in sentence
+
+
+@pytest.mark.usefixtures("nothing_left_behind")
+@pytest.mark.parametrize(("setting", "said"), numbered({**OF_EVERY_KIND, **STARTING}, len(HERE_TRIED) + 1))
+def test_a_wrong_setting_ends_the_process_with_code_2(processes: "Processes", setting: str, said: str) -> None:
     extra = [] if setting in STARTING else ["--set", PHYSICS]
 
     sentence = refused(processes, str(HEAT), *extra, "--set", setting)
@@ -60,7 +121,12 @@ def test_a_wrong_setting_is_one_sentence(processes: "Processes", setting: str, s
     assert said in sentence
 
 
+def test_there_are_two_dozen_at_least() -> None:
+    assert len(HERE_TRIED) + len(STARTING) + len(TOGETHER) >= 24
+
+
 @pytest.mark.ray
+@pytest.mark.usefixtures("nothing_left_behind")
 def test_a_gpu_that_is_not_there_is_one_sentence(processes: "Processes") -> None:
     sentence = refused(processes, str(HEAT), "--set", "surrogate.device=cuda:99")
 
@@ -121,13 +187,33 @@ def test_more_ranks_than_cells_is_one_sentence_of_all_ranks(mpirun: "MpiRun", tm
     assert not (tmp_path / "never").exists()
 
 
+def refused_here(folder: Path, *arguments: str) -> str:
+    """Run a case that cannot be in this process, and give the sentence; the folder holds afterwards what it held."""
+    (folder / "mine.txt").write_text("mine")
+    before = contents(folder)
+
+    result = CliRunner().invoke(app, ["run", str(HEAT), *arguments, "--out", "never"])
+
+    assert isinstance(result.exception, CouplerError), (result.output, result.exception)
+    assert contents(folder) == before
+    return str(result.exception)
+
+
+def contents(folder: Path) -> dict[str, bytes | None]:
+    """Everything in a folder."""
+    return {
+        str(place.relative_to(folder)): place.read_bytes() if place.is_file() else None for place in folder.rglob("*")
+    }
+
+
 def refused(processes: "Processes", *arguments: str) -> str:
     """Run a case that cannot be and give the sentence that says so."""
+    before = {name for name in contents(processes.folder) if not name.startswith("output-")}
     finished = run(processes, *arguments, "--out", "never")
     assert finished.returncode == 2, finished.stdout
+    assert {name for name in contents(processes.folder) if not name.startswith("output-")} == before
     found = sentences(finished.stdout)
     assert len(found) == 1, finished.stdout
-    assert not (processes.folder / "never").exists()
     return found[0]
 
 

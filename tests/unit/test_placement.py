@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coupler.errors import ConfigError
-from coupler.serving.placement import Home, RayNode, all_cores, assign, find_homes, plan, ray_nodes
+from coupler.errors import ConfigError, CouplerError
+from coupler.serving.placement import Home, RayNode, all_cores, assign, find_homes, find_place, plan, ray_nodes
 
 
 def _cores(*numbers: int) -> frozenset[int]:
@@ -160,3 +160,27 @@ def test_nodes_that_are_gone_are_not_in_the_cluster() -> None:
     nodes = ray_nodes([{**row, "Alive": True}, {**row, "Alive": False}])
 
     assert nodes == [RayNode("a", "b", "c", frozenset({"CPU"}))]
+
+
+GPU = frozenset({"GPU"})
+A, B, C = (RayNode(name, f"host-{name}", f"10.0.0.{place}", GPU) for place, name in enumerate("abc"))
+BARE = RayNode("d", "host-d", "10.0.0.9", frozenset())
+
+
+def test_a_lost_server_is_started_where_it_was_if_that_node_lives() -> None:
+    assert find_place(B, [], [A, B, C], "GPU") == B
+
+
+def test_a_node_that_was_started_again_is_known_by_its_name() -> None:
+    again = RayNode("z", B.name, B.address, GPU)
+
+    assert find_place(B, [], [A, again], "GPU") == again
+
+
+def test_a_server_whose_node_is_gone_moves_to_the_one_with_fewest_others() -> None:
+    assert find_place(B, [A, A, C], [A, C, BARE], "GPU") == C
+
+
+def test_where_no_node_has_what_a_server_needs_there_is_no_place() -> None:
+    with pytest.raises(CouplerError, match='no node of the Ray cluster has the resource "GPU" any more'):
+        find_place(B, [A], [BARE], "GPU")

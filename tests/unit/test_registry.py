@@ -14,6 +14,7 @@ from coupler.errors import CouplerError, PluginError
 from coupler.field import Field
 from coupler.learning.introduction import ModelIntroduction
 from coupler.learning.registry import ModelCard, Registry
+from coupler.learning.rounds import RoundFolder, RoundOutcome
 from coupler.models.mlp_ensemble import MLPEnsemble
 from coupler.operator import Signature
 
@@ -238,3 +239,26 @@ def test_an_introduction_that_does_not_fit_is_named(tmp_path: Path, told: ModelI
 def test_bytes_that_are_no_introduction_are_refused(content: bytes) -> None:
     with pytest.raises(ValueError, match="eader"):
         ModelIntroduction.from_bytes(content)
+
+
+def test_versions_after_one_are_forgotten(tmp_path: Path) -> None:
+    registry = Registry(tmp_path)
+    for seed in range(3):
+        registry.register(_surrogate(seed), _facts(step=seed))
+    other = registry.register(_surrogate(), _facts(operator="melting"))
+
+    registry.forget_after("reaction", 1)
+
+    assert registry.versions("reaction") == [1]
+    assert registry.versions("melting") == [other.version]
+    assert registry.register(_surrogate(5), _facts(step=9)).version == 2
+
+
+def test_rounds_from_one_on_are_forgotten(tmp_path: Path) -> None:
+    rounds = RoundFolder(tmp_path, "reaction")
+    for number in (1, 2, 3):
+        rounds.publish(number, RoundOutcome(candidate=number, sentence="trained"))
+
+    rounds.forget_from(2)
+
+    assert [rounds.published(number) for number in (1, 2, 3)] == [True, False, False]

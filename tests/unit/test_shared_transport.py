@@ -66,7 +66,7 @@ SERVER = """
 import os
 from coupler.exchange import Arena, ArenaAddress, ArenaLayout, SlotShape
 from coupler.exchange.segment import SegmentAddress
-from coupler.serving.answering import ModelPlan
+from coupler.serving.modelplan import ModelPlan
 from coupler.serving.server import Server
 plan = ModelPlan({operators!r}, ((2, 2),) * len({operators!r}), {models!r}, "cpu", 1)
 server = Server({address!r}, plan, tuple(os.sched_getaffinity(0)))

@@ -217,3 +217,26 @@ def test_segments_from_before_there_were_compactions_are_read(tmp_path: Path) ->
             del file.attrs["began_until"]
 
     assert store.read().began_until == 4
+
+
+def test_samples_after_a_step_are_forgotten_and_the_first_ones_stay_the_first(tmp_path: Path) -> None:
+    store = _store(tmp_path)
+    store.append(_batch(1))
+    store.append(SampleBatch.join([_batch(2), _batch(3)]))
+    store.append(_batch(4))
+
+    store.rewind(2, stored=True)
+    store.rewind(2, stored=True)  # a resumption that was killed begins again
+
+    _assert_same(store.read().samples, SampleBatch.join([_batch(1), _batch(2)]))
+    assert store.read().began_until == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["reaction-00001.h5", "reaction-00002.h5"]
+
+
+def test_where_nothing_had_been_stored_nothing_stays(tmp_path: Path) -> None:
+    store = _store(tmp_path)
+    store.append(_batch(1))
+
+    store.rewind(5, stored=False)
+
+    assert not list(tmp_path.iterdir())

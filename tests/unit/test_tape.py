@@ -460,3 +460,21 @@ def test_a_folder_that_is_gone_is_a_sentence_too(tmp_path: Path) -> None:
 
     with pytest.raises(CouplerError, match=r"cannot be written \(No such file or directory\)"):
         writer.close()
+
+
+def test_what_is_saved_in_between_can_be_read_and_makes_no_more_files(tmp_path: Path) -> None:
+    calls = [_call(step) for step in range(1, 5)]
+    writer = TapeWriter(tmp_path, HEAD)
+
+    for call in calls[:3]:
+        writer.add(call)
+        writer.save()
+    saved = [call.step for call in Tape(tmp_path)]
+    again = TapeWriter(tmp_path, HEAD)  # killed, and resumed after step 2
+    for call in calls[2:]:
+        again.add(call)
+    again.close()
+
+    assert saved == [1, 2, 3]
+    assert [call.step for call in Tape(tmp_path)] == [1, 2, 3, 4]
+    assert len(Tape(tmp_path).files) == 2

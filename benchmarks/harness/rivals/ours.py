@@ -22,10 +22,11 @@ from coupler.exchange import (
     SlotShape,
     Transport,
 )
-from coupler.serving.answering import ModelPlan
 from coupler.serving.cluster import Cluster
+from coupler.serving.modelplan import ModelPlan
 from coupler.serving.placement import CoreMap, Home
-from coupler.serving.service import NodePlan, Service, ServicePlan
+from coupler.serving.service import Service
+from coupler.serving.serviceplan import NodePlan, ServicePlan
 
 
 class Node:

@@ -1,5 +1,7 @@
 """Kernels that try what a run does with them."""
 
+import os
+import signal
 import time
 from pathlib import Path
 
@@ -12,13 +14,13 @@ from coupler.kernels.heat import Heat
 class Patient(Heat):
     """Takes its time, as expensive kernels do, until a file is there that says not to."""
 
-    def __init__(self, *, file: str) -> None:
-        self.file = Path(file)
+    def __init__(self, *, file: str, seconds: float = 0.02) -> None:
+        self.file, self.seconds = Path(file), seconds
         super().__init__()
 
     def step(self, state, grid, dt, evaluate):
         if not self.file.exists():
-            time.sleep(0.02)
+            time.sleep(self.seconds)
         super().step(state, grid, dt, evaluate)
 
 
@@ -91,3 +93,18 @@ class Fades(Kernel):
         self.number += 1
         evaluate(self.fading, state, dt)
         state["level"].interior[...] += 0.01
+
+
+class Dying(Heat):
+    """Conducts heat until one rank is killed in the midst of a step, once: the file says that it has been."""
+
+    def __init__(self, *, file: str, rank: int, step: int) -> None:
+        self.file, self.rank, self.last, self.number = Path(file), rank, step, 0
+        super().__init__()
+
+    def step(self, state, grid, dt, evaluate):
+        self.number += 1
+        if grid.rank == self.rank and self.number == self.last and not self.file.exists():
+            self.file.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        super().step(state, grid, dt, evaluate)

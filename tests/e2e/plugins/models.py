@@ -1,5 +1,8 @@
 """Surrogates of known worth: one is right, one breaks its contract."""
 
+import os
+from pathlib import Path
+
 import torch
 
 from coupler.surrogate import Prediction, Surrogate
@@ -74,3 +77,16 @@ class Liar(Surrogate):
             # On what it was trained on it is right: held-out samples cannot tell.
             mean = mean * (1.0 + 0.1 * (self.trainings - 1))
         return Prediction(mean, score)
+
+
+class Poisonous(Exact):
+    """Ends the process that asks it anything, from the moment when a file is there."""
+
+    def __init__(self, signature, *, file):
+        super().__init__(signature)
+        self.file = Path(file)
+
+    def predict(self, inputs, dt):
+        if self.file.exists():
+            os._exit(1)
+        return super().predict(inputs, dt)

@@ -1,0 +1,7 @@
+"""Experiments: many settings of a case compared on recorded truth or in whole runs."""
+
+from coupler.experiment.experiment import Experiment, Results
+from coupler.experiment.outcome import Outcome
+from coupler.experiment.plan import read_plan
+
+__all__ = ["Experiment", "Outcome", "Results", "read_plan"]

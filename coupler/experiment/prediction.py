@@ -1,0 +1,82 @@
+"""What a run would have taken, foretold from a tape: counted decisions, and costs measured where the tape was made."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from coupler.errors import ConfigError
+from coupler.summary import Summary, read_summary
+
+
+@dataclass(frozen=True)
+class PhysicsCost:
+    """What the run that made a tape took.
+
+    Parameters
+    ----------
+    loop : float
+        Its steps without set-up and recording, on the slowest rank [s].
+    truth : float
+        Thereof the truth of all elements [s].
+    elements : int
+        Decisions of all ranks.
+    ranks : int
+        How many.
+    """
+
+    loop: float
+    truth: float
+    elements: int
+    ranks: int
+
+
+def physics_cost(folder: Path) -> PhysicsCost:
+    """Read what the run that made a tape took from its ``summary.json``.
+
+    Raises
+    ------
+    ConfigError
+        If the run has not finished, or its truth was not measured.
+
+    Collective: no.
+    """
+    path = folder / "summary.json"
+    try:
+        summary = read_summary(path)
+    except (OSError, ValueError):
+        raise ConfigError(
+            f"{path} is not there or is no summary: what the truth costs is read from it. Let the run that records the "
+            "tape finish."
+        ) from None
+    seconds, truth = summary.seconds, summary.truth_seconds_per_element * summary.elements / summary.ranks
+    if truth <= 0:
+        raise ConfigError(f"By {path} the truth took no time, so nothing can be foretold from this tape.")
+    loop = max(seconds.total - seconds.setup - seconds.io, truth)
+    return PhysicsCost(loop, truth, summary.elements, summary.ranks)
+
+
+def predicted_speedup(physics: PhysicsCost, taped: Summary, training_seconds: float, cores: int) -> float:
+    """Foretell how many times faster than physics alone a run would be, set-up left out.
+
+    Truth and answers are what was counted on the tape, at the cost measured per element; all else of a step stays.
+    Training takes its processor time from the ranks where they fill the cores, and nothing otherwise.
+
+    Parameters
+    ----------
+    physics : PhysicsCost
+        Of the run that made the tape.
+    taped : Summary
+        Of the configuration on the tape.
+    training_seconds : float
+        Processor time of all trainings [s].
+    cores : int
+        That ranks, server and trainer share.
+
+    Collective: no.
+    """
+    decisions = taped.decisions
+    elements = max(taped.elements, 1)
+    truth = physics.truth * (1.0 - decisions.accepted / elements)
+    asked = physics.elements / physics.ranks * (1.0 - decisions.disabled / elements)
+    training = training_seconds / cores if physics.ranks >= cores else 0.0
+    rest = physics.loop - physics.truth
+    return physics.loop / (rest + truth + asked * taped.surrogate_seconds_per_element + training)

@@ -1,0 +1,100 @@
+"""Processes of an experiment: every configuration in one of its own, which ends with whoever started it."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from coupler.errors import ConfigError
+
+# A run inside a worker of Ray must find neither that cluster nor its token; one under no launcher no launcher's.
+_FOREIGN = ("RAY_", "OMPI_", "PMIX_", "PRTE_", "PMI_")
+_KEPT = ("OMPI_ALLOW_RUN_AS_ROOT", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "OMPI_MCA_mpi_yield_when_idle")
+# prctl(2), PR_SET_PDEATHSIG: SIGTERM when the parent ends, after exec, too. Whoever has lost it by then does nothing.
+_ENDS_WITH_PARENT = (
+    "import ctypes, os, sys; parent = int(sys.argv[1]); ctypes.CDLL(None).prctl(1, 15); "
+    "os.getppid() == parent and os.execvp(sys.argv[2], sys.argv[2:])"
+)
+# A run that is asked to end stops Ray and writes what it has.
+_GRACE_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class Command:
+    """What is started, and in which environment."""
+
+    arguments: Sequence[str]
+    surroundings: Mapping[str, str]
+
+
+def surroundings() -> dict[str, str]:
+    """Give this process's environment without what Ray or a launcher put there."""
+    return {name: value for name, value in os.environ.items() if name in _KEPT or not name.startswith(_FOREIGN)}
+
+
+def coupler_command(arguments: Sequence[str]) -> Command:
+    """Give the command that calls coupler in a process of its own."""
+    return Command([sys.executable, "-m", "coupler", *arguments], surroundings())
+
+
+def mpirun(ranks: int, arguments: Sequence[str]) -> Command:
+    """Give the command that calls coupler on so many ranks.
+
+    Raises
+    ------
+    ConfigError
+        If there is no mpirun.
+    """
+    found = shutil.which("mpirun") or shutil.which("mpirun", path=str(Path(sys.executable).parent))
+    if found is None:
+        raise ConfigError("Whole runs are started with mpirun, which is not on PATH: load your MPI.")
+    crowded = ["--oversubscribe"] if ranks > len(os.sched_getaffinity(0)) else []
+    inner = coupler_command(arguments)
+    return Command([found, *crowded, "-n", str(ranks), *inner.arguments], inner.surroundings)
+
+
+def run_with_me(command: Command, log: Path, limit: float) -> int:
+    """Run a command to its end; it is asked to end if this process does, however that ends.
+
+    Parameters
+    ----------
+    command : Command
+        What.
+    log : Path
+        Receives all it says.
+    limit : float
+        Longest it may take [s]; then it is asked to end, and made to after as long as that takes a run.
+
+    Returns
+    -------
+    int
+        Its exit status; negative for a signal.
+
+    Collective: no.
+    """
+    leash = [sys.executable, "-c", _ENDS_WITH_PARENT, str(os.getpid())]
+    with log.open("w") as said:
+        process = subprocess.Popen(
+            [*leash, *command.arguments],
+            env=dict(command.surroundings),
+            stdin=subprocess.DEVNULL,
+            stdout=said,
+            stderr=said,
+        )
+        try:
+            return process.wait(limit)
+        except BaseException:
+            _end(process)
+            raise
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(_GRACE_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

@@ -1,0 +1,238 @@
+"""Supervision: what rank 0 has of the services. Nothing of it waits for Ray once the run is going.
+
+A thread listens to the supervisor, asleep unless there is something to hear. If the supervisor or its Ray is lost, the
+thread ends what is left of them and starts both again, with pauses that grow, and gives up if that happens too often.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from coupler.errors import CouplerError
+from coupler.learning.rounds import RoundFolder
+from coupler.learning.trainer import TrainingTask
+from coupler.records import EventKind, Notice
+from coupler.serving.household import Household, HouseholdLost
+from coupler.serving.losses import Losses
+from coupler.serving.messages import Connected, Refused, Serve, Serving, Train, TrainingFailed, Unanswered, Want
+from coupler.serving.modelplan import Wanted
+from coupler.serving.post import START_SECONDS
+from coupler.serving.serviceplan import ServicePlan
+
+_log = logging.getLogger("coupler")
+# Longest wait for Ray to be there [s]; and for everything to end.
+_CONNECT_SECONDS, _END_SECONDS = 120.0, 20.0
+
+
+@dataclass(frozen=True)
+class _Round:
+    """A training round that was asked for."""
+
+    message: Train
+    models: str
+    operator: str
+
+    @property
+    def open(self) -> bool:
+        return not RoundFolder(self.models, self.operator).published(self.message.number)
+
+
+class Supervision:
+    """The services of the run, as rank 0 has them.
+
+    Parameters
+    ----------
+    address : str or None
+        Of a running Ray cluster; None takes ``RAY_ADDRESS``, and without that one is started on loopback.
+    spans : int
+        Nodes that must be in it.
+
+    Raises
+    ------
+    ConfigError
+        If the given cluster does not answer, or none is given and one node is not enough.
+    CouplerError
+        If Ray does not start.
+
+    Attributes
+    ----------
+    head : str
+        ``address:port`` of the cluster's control service.
+    """
+
+    def __init__(self, address: str | None, spans: int) -> None:
+        self._address, self._spans = address, spans
+        self._closing, self._lock = threading.Event(), threading.Lock()
+        self._plan: ServicePlan | None = None
+        self._thread: threading.Thread | None = None
+        self._notices: list[Notice] = []
+        self._rounds: dict[int, _Round] = {}
+        self._failures: dict[int, str] = {}
+        self._given_up = ""
+        self._losses = Losses()
+        self._dismiss: Callable[[], None] = lambda: None
+        self._household = Household(address, spans)
+        try:
+            self.head = self._connected()
+        except BaseException:
+            self._household.abandon()
+            raise
+
+    def serve(self, plan: ServicePlan, dismiss: Callable[[], None] = lambda: None) -> None:
+        """Start the services, and look after them from now on.
+
+        Parameters
+        ----------
+        plan : ServicePlan
+            What to start.
+        dismiss : callable
+            Called if all is given up, from another thread: those who wait for a server need not any longer.
+
+        Raises
+        ------
+        ConfigError, CouplerError
+            As :class:`~coupler.serving.service.Service`.
+        """
+        self._plan, self._dismiss = plan, dismiss
+        self._serving()
+        self._thread = threading.Thread(target=self._listen, name="supervision", daemon=True)
+        self._thread.start()
+
+    def train(self, operator: int, number: int, task: TrainingTask) -> None:
+        """Have a training round begun; its outcome appears in the models' folder."""
+        message = Train(operator, number, task.model_dump_json())
+        with self._lock:
+            self._rounds[operator] = _Round(message, task.models, task.operator)
+            self._failures.pop(operator, None)
+        self._household.send(message)
+
+    def training_failure(self, operator: int) -> str | None:
+        """Say why the operator's round under way will never have an outcome, if that is so."""
+        with self._lock:
+            return self._given_up or self._failures.get(operator)
+
+    def want(self, wanted: Sequence[Wanted]) -> None:
+        """Be told which versions are asked from now on: servers that are started again must have them."""
+        with self._lock:
+            assert self._plan is not None
+            if tuple(wanted) == self._plan.wanted:
+                return
+            self._plan = replace(self._plan, wanted=tuple(wanted))
+        self._household.send(Want(tuple(wanted)))
+
+    def notices(self) -> list[Notice]:
+        """Give what has happened since this was last asked."""
+        if not self._notices:
+            return []
+        with self._lock:
+            notices, self._notices = self._notices, []
+        return notices
+
+    def close(self) -> None:
+        """End everything that was started."""
+        self._closing.set()
+        with self._lock:
+            household = self._household
+        if self._thread is not None:
+            household.ask_to_end()
+            self._thread.join(_END_SECONDS)
+        household.abandon()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _connected(self) -> str:
+        message = self._said(_CONNECT_SECONDS)
+        assert isinstance(message, Connected), message
+        return message.head
+
+    def _serving(self) -> None:
+        with self._lock:
+            assert self._plan is not None
+            self._household.send(Serve(self._plan))
+        message = self._said(2 * START_SECONDS)
+        assert isinstance(message, Serving), message
+
+    def _said(self, within: float) -> object:
+        """Give what the supervisor says to what it was asked for; a refusal is raised."""
+        try:
+            message = self._household.receive(within)
+        except HouseholdLost as lost:
+            raise CouplerError(f"Ray did not start: {lost}. Try `coupler doctor`.") from lost
+        if isinstance(message, Refused):
+            raise message.error()
+        return message
+
+    def _listen(self) -> None:
+        assert self._plan is not None
+        while not self._closing.is_set():
+            try:
+                self._take(self._household.receive(self._plan.care.silence))
+                self._household.mend()
+            except HouseholdLost as lost:
+                if self._closing.is_set() or not self._start_again(str(lost)):
+                    return
+
+    def _take(self, message: object) -> None:
+        with self._lock:
+            if isinstance(message, Notice):
+                self._notices.append(message)
+                if message.kind is EventKind.GIVEN_UP:
+                    self._warn(message.sentence)
+            elif isinstance(message, TrainingFailed):
+                self._failures[message.operator] = message.why
+            elif isinstance(message, Unanswered) and message.node == 0:  # the others' ranks wait for longer in vain
+                self._dismiss()
+
+    def _start_again(self, why: str) -> bool:
+        """Start supervisor and Ray again until they are there; say whether they are."""
+        assert self._plan is not None
+        lost_at, rule = time.monotonic(), self._plan.care.rule
+        while True:
+            self._household.abandon()
+            self._losses = self._losses.after(time.monotonic(), rule)
+            if self._losses.too_many(rule):
+                self._give_up(why)
+                return False
+            pause = self._losses.pause(rule)
+            soon = f"in {pause:g} s" if pause else "at once"
+            self._tell(EventKind.RAY_LOST, f"Ray is lost: {why}; it is started again {soon}")
+            if self._closing.wait(pause):
+                return False
+            try:
+                self._move_on()
+                self._tell(EventKind.RAY_BACK, f"Ray is back, {time.monotonic() - lost_at:.1f} s after it was lost")
+                return True
+            except CouplerError as error:
+                why = str(error)
+            if self._closing.is_set():
+                return False
+
+    def _move_on(self) -> None:
+        """Start another household, with all that the one before had to do."""
+        with self._lock:
+            if self._closing.is_set():
+                raise CouplerError("the run ends")
+            self._household = Household(self._address, self._spans)
+        self._connected()
+        self._serving()
+        with self._lock:
+            messages = [one.message for one in self._rounds.values() if one.open]
+        for message in messages:
+            self._household.send(message)
+
+    def _give_up(self, why: str) -> None:
+        said = f"Ray is given up, after {len(self._losses.times)} losses: {why}"
+        with self._lock:
+            self._given_up = said
+            self._notices.append(Notice(EventKind.GIVEN_UP, said))
+            self._warn(said)
+        self._dismiss()
+
+    def _tell(self, kind: EventKind, sentence: str) -> None:
+        with self._lock:
+            self._notices.append(Notice(kind, sentence))
+
+    def _warn(self, sentence: str) -> None:
+        _log.warning("%s. The run goes on without what it did, to its end.", sentence)
