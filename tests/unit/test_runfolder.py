@@ -12,7 +12,7 @@ from coupler.errors import ConfigError
 from coupler.runfolder import RunFolder, claim, describe_environment
 
 FILES = ["case.toml", "environment.json", "fields.h5", "ledger.h5", "metrics.jsonl", "summary.json"]
-NAMES = [*FILES, "ledger", "samples", "models", "tape", "fields", "checkpoints"]
+NAMES = [*FILES, "ledger", "samples", "models", "tape", "trace", "fields", "checkpoints"]
 
 CLAIM = """
 import sys
