@@ -207,12 +207,12 @@ class Hosts:
             _run(host.command([str(_BIN / "ray"), "start", *place, *options]), _RAY_SECONDS, surroundings)
 
     def cut(self, host: Host) -> None:
-        """Pull the cable between a host and the switch; it keeps its address."""
-        self._at_switch("ip", "link", "set", host.name, "down")
+        """Have nothing get through between a host and the others; its own card notices nothing."""
+        self._at_switch("ip", "link", "set", host.name, "nomaster")
 
     def mend(self, host: Host) -> None:
-        """Put the cable back."""
-        self._at_switch("ip", "link", "set", host.name, "up")
+        """Let everything through again."""
+        self._at_switch("ip", "link", "set", host.name, "master", "bridge")
 
     def _host(self, number: int) -> Host:
         options = ("--net", "--uts", "--mount", "--ipc", "--pid", "--fork", "--kill-child", "--mount-proc")

@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,8 +23,6 @@ ASYNCHRONOUS = "learning.mode=asynchronous"
 ON_RESOURCE = "ray.servers=model"
 STEPS = 2000
 END_SECONDS = 60.0
-# Long enough for whoever waits to give up, if he does; 20 s were tried as well.
-CUT_SECONDS = 6.0
 ACTORS = ("ray::Server", "ray::RemoteServer", "ray::Relay", "ray::TrainingActor")
 
 
@@ -98,26 +95,6 @@ def test_ranks_whose_server_on_another_host_is_killed_get_another_and_the_others
     kinds = [event.kind for event in run.files.summary.events]
     assert kinds.count("server-lost") == kinds.count("server-back") == run.files.summary.server_restarts == 2
     assert find(second, "ray::Relay") is None
-
-
-def test_a_run_goes_on_when_a_cable_was_out_for_a_while(fresh_across: "Across") -> None:
-    hurry = fresh_across.folder / "hurry"
-    hosts, address = fresh_across.hosts, f"ray.address={fresh_across.hosts.ray_address}"
-    run = fresh_across.start("heat.toml", (1, 1), *patient(hurry), address)
-    run.until_a_model_answers()
-
-    hosts.cut(hosts.hosts[1])
-    ends = time.monotonic() + CUT_SECONDS
-    run.running.until(lambda: time.monotonic() > ends, within=2 * CUT_SECONDS)
-    hosts.mend(hosts.hosts[1])
-    before = run.files.metrics[-1]["step"]
-    # TCP tries again at intervals that double, so that it may take as long again until it notices.
-    run.until(lambda last: last["step"] > before + 20 and last["decisions"]["disabled"] == 0)
-    hurry.touch()
-    finished = run.running.end(END_SECONDS)
-
-    assert finished.returncode == 0, finished.stdout
-    assert run.files.summary.steps == STEPS
 
 
 def test_four_hosts_have_the_bits_of_one(four_across: "Across", one_host: "RunFiles") -> None:
