@@ -106,8 +106,8 @@ class Reservoir:
         Returns
         -------
         ndarray (n,) of bool
-            Samples later than all of these steps are needed, too. Of the others, at most two capacities and the anchors'
-            share of a third for each step.
+            Samples later than all of these steps are needed, too. Of the others, at most two capacities for each step,
+            and the anchors' share of a third.
 
         Collective: no.
         """

@@ -162,7 +162,7 @@ def test_a_server_that_never_moves_again_is_ended_and_another_takes_its_place(
 
     os.kill(server, signal.SIGSTOP)
     run.until(lambda last: last["decisions"]["timeout"] > 0)
-    run.until_a_model_answers()
+    run.until(lambda last: last["decisions"]["timeout"] == last["decisions"]["disabled"] == 0)
     patience.end()
     finished = run.running.end(timeout=60)
 
