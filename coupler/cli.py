@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 import traceback
 from pathlib import Path
 from types import FrameType
@@ -49,6 +50,8 @@ _TOLD = (
     "given-up",
 )
 _WIDEST_TABLE = 1000
+# Longest that ranks wait for the first one to say what is wrong; if it says nothing, they do [s].
+_FIRST_RANK_SECONDS = 20.0
 # Where launchers tell the processes they start which of them they are.
 _RANKS = ("OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK")
 
@@ -326,8 +329,11 @@ def _part(message: str) -> NoReturn:
         from coupler.coupling import part
 
         part(message, USER_MISTAKE)
-    if _first_rank():
-        print(message, file=sys.stderr)
+    if not _first_rank():
+        # The launcher ends all ranks when one has ended, perhaps before the first has said why: that one goes first.
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        time.sleep(_FIRST_RANK_SECONDS)
+    print(message, file=sys.stderr)
     sys.exit(USER_MISTAKE)
 
 

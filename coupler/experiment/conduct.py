@@ -122,6 +122,9 @@ def _figures(summary: Summary, training: float) -> dict[str, object]:
 def case_for_tape(case: Case) -> Case:
     """Give the case as it is played on a tape: the model in this process, no pictures, no twins, nothing recorded.
 
+    With one thread of torch: every configuration has one core, and threads that wait for each other on a core they
+    share take many times as long.
+
     Raises
     ------
     ConfigError
@@ -134,6 +137,7 @@ def case_for_tape(case: Case) -> Case:
     changes = {
         "exchange": case.exchange.model_copy(update={"transport": "inprocess"}),
         "controller": case.controller.model_copy(update={"twin_every": 0}),
+        "surrogate": case.surrogate.model_copy(update={"threads": 1}),
         "output": case.output.model_copy(update={"pictures": False, "tape": False}),
     }
     return case.model_copy(update=changes)

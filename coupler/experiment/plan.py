@@ -96,7 +96,7 @@ class Plan:
     file : PlanFile
         As it was written; paths in it are absolute.
     base : Case
-        The case with what all configurations change.
+        The case file as it is.
     configurations : tuple of Configuration
         In the order of the file; each differs from all others.
     """
@@ -129,14 +129,14 @@ def read_plan(path: Path) -> Plan:
     if not (file.grid or file.ranges):
         raise ConfigError(f"{path}: there is nothing to compare. Name keys and their values under [grid].")
     base = read_case(file.case)
-    combined = _changed(base, file.set, path)
-    configurations = {one.name: one for one in _configurations(combined, file, path)}
-    return Plan(file, combined, tuple(configurations.values()))
+    configurations = {one.name: one for one in _configurations(base, file, path)}
+    return Plan(file, base, tuple(configurations.values()))
 
 
 def _configurations(base: Case, file: PlanFile, path: Path) -> Iterator[Configuration]:
     for settings in _combinations(file, path):
-        yield Configuration(settings, _changed(base, settings, path))
+        # Together: what all change may be no valid case without what each of them does.
+        yield Configuration(settings, _changed(base, file.set | settings, path))
 
 
 def _combinations(file: PlanFile, path: Path) -> Iterator[dict[str, Any]]:

@@ -74,7 +74,12 @@ def test_what_is_set_holds_for_all_configurations_and_the_grid_has_the_last_word
     plan = read_plan(write('[set]\n"run.steps" = 9\n"run.seed" = 5\n[grid]\n"run.seed" = [1, 2]\n'))
 
     assert [(one.case.run.steps, one.case.run.seed) for one in plan.configurations] == [(9, 1), (9, 2)]
-    assert plan.base.run.seed == 5
+
+
+def test_what_is_set_and_what_is_compared_need_be_a_valid_case_together_only(write) -> None:
+    plan = read_plan(write('[set]\n"learning.buffer" = 500\n[grid]\n"learning.first" = [200, 400]\n'))
+
+    assert [one.case.learning.first for one in plan.configurations] == [200, 400]
 
 
 def test_draws_are_the_same_for_the_same_seed(write) -> None:
@@ -197,7 +202,7 @@ def test_a_case_without_a_model_is_not_played(write) -> None:
     plan = read_plan(write('[set]\n"controller.mode" = "physics"\n[grid]\n"run.seed" = [1]\n'))
 
     with pytest.raises(ConfigError, match="asks no model"):
-        case_for_tape(plan.base)
+        case_for_tape(plan.configurations[0].case)
 
 
 def test_the_table_has_a_column_for_every_key_that_was_varied(tmp_path: Path) -> None:
