@@ -1,7 +1,6 @@
 """The command line: ``coupler run``, ``resume``, ``watch``, ``report``, ``replay``, ``check`` and the others."""
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -26,14 +25,12 @@ from coupler.summary import STOPPED
 if TYPE_CHECKING:
     from coupler.bench import Row
     from coupler.config import ControllerSection
-    from coupler.experiment import Outcome, Results
     from coupler.simulation import Simulation
     from coupler.summary import Summary
 
 USER_MISTAKE = 2
 FAILED = 1
 _SIGNALLED = 128
-# A table of figures is never folded to the width of a terminal or a pipe.
 # What happened last is enough on a screen; summary.json has all of it.
 _MOST_EVENTS = 4
 # What of the events is said at the end; promotions are among the models.
@@ -49,6 +46,7 @@ _TOLD = (
     "ray-back",
     "given-up",
 )
+# A table of figures is never folded to the width of a terminal or a pipe.
 _WIDEST_TABLE = 1000
 # Longest that ranks wait for the first one to say what is wrong; if it says nothing, they do [s].
 _FIRST_RANK_SECONDS = 20.0
@@ -228,15 +226,16 @@ def experiment(
 ) -> None:
     """Compare settings of a case, on recorded truth or in whole runs; what is done already is not done again."""
     _share_the_node()
-    from coupler.experiment import Experiment, read_plan
+    from coupler.experiment import Experiment, Lines, read_plan, slice_of
 
     carried_out = Experiment(read_plan(file), file, out or Path("experiments") / file.stem)
+    lines = Lines(_console)
     if only is not None and "/" not in only:
         carried_out.run_one(only)
     elif only is not None:
-        carried_out.run_slice(_slice_of(only), _print_outcome)
+        carried_out.run_slice(slice_of(only), lines.outcome)
     else:
-        _print_results(carried_out.run(_print_outcome), carried_out.folder)
+        lines.results(carried_out.run(lines.outcome), carried_out.folder)
 
 
 def main() -> None:
@@ -285,15 +284,9 @@ def _start_ranks(ranks: int, arguments: list[str]) -> int:
     """Start this command on so many ranks, in these surroundings, and give their exit status."""
     if any(name in os.environ for name in _RANKS):
         raise ConfigError("--ranks starts mpirun, and this is under mpirun already: leave one of the two out.")
-    mpirun = shutil.which("mpirun") or shutil.which("mpirun", path=str(Path(sys.executable).parent))
-    if mpirun is None:
-        raise ConfigError("--ranks starts mpirun, which is not on PATH: load your MPI, or type mpirun -n N yourself.")
-    from coupler.doctor.launcher import OPEN_MPI, family_of_launcher
+    from coupler.mpirun import mpirun_command
 
-    # Only Open MPI refuses more ranks than cores, and only it knows the word.
-    more = ranks > len(os.sched_getaffinity(0)) and family_of_launcher(mpirun) == OPEN_MPI
-    crowded = ["--oversubscribe"] if more else []
-    command = [mpirun, *crowded, "-n", str(ranks), sys.executable, "-m", "coupler", *arguments]
+    command = mpirun_command(ranks, arguments, why="--ranks starts")
     # What one process needs no messages for, several do: see _keep_to_itself.
     surroundings = {name: value for name, value in os.environ.items() if (name, value) != ("OMPI_MCA_btl", "self")}
     return subprocess.run(command, env=surroundings, check=False).returncode
@@ -345,37 +338,6 @@ def _abort(message: str, code: int) -> NoReturn:
         abort(message, code)
     print(message, file=sys.stderr)
     sys.exit(code)
-
-
-def _slice_of(only: str) -> slice:
-    """Read ``K/N``, counted from 1: the K-th of every N."""
-    number, _, of = only.partition("/")
-    if not (number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
-        raise ConfigError(f"--only {only}: write K/N with K from 1 to N, for example --only 3/8.")
-    return slice(int(number) - 1, None, int(of))
-
-
-def _print_outcome(outcome: "Outcome", ended: int, of: int) -> None:
-    settings = ", ".join(f"{key.rpartition('.')[2]} = {value}" for key, value in outcome.settings.items())
-    said = f"{outcome.speedup:5.2f}×  loss {outcome.true_loss:.4f}  accepted {outcome.accepted_share:6.1%}"
-    if outcome.status == "failed":
-        said = f"[red]failed[/red]  {escape(outcome.sentence)}"
-    _console.print(f"{ended:4d} of {of}  {outcome.name}  {said}  [dim]{escape(settings)}[/dim]")
-
-
-def _print_results(results: "Results", folder: Path) -> None:
-    best, count = results.best, len(results.outcomes)
-    failed = sum(one.status == "failed" for one in results.outcomes)
-    _console.print(
-        f"{count - failed} configurations done, {failed} failed, {results.missing} missing: {folder}/table.csv"
-    )
-    if best is None:
-        _console.print("None kept its certified loss at or below the target: no best case is written.")
-        return
-    _console.print(
-        f"best       {best.name}: {best.speedup:.2f}× physics alone, certified loss {best.loss_bound:.4f} of "
-        f"{best.target:g}\ncase       {folder}/best.toml\npicture    {folder}/pareto.png"
-    )
 
 
 def _print_summary(summary: "Summary", folder: Path, section: "ControllerSection") -> None:

@@ -1,6 +1,5 @@
 """Conducting one configuration: on a tape in this process, or as a whole run under mpirun."""
 
-import hashlib
 import json
 import os
 import shutil
@@ -14,8 +13,8 @@ from coupler.errors import ConfigError, CouplerError
 from coupler.experiment.outcome import Outcome, read_outcome
 from coupler.experiment.plan import Configuration, Plan
 from coupler.experiment.prediction import physics_cost, predicted_speedup
-from coupler.experiment.processes import mpirun, run_with_me
-from coupler.experiment.taped import run_on_tape
+from coupler.experiment.processes import Command, run_with_me, surroundings
+from coupler.mpirun import mpirun_command
 from coupler.report import compare
 from coupler.summary import Summary, read_summary
 from coupler.tape import Tape
@@ -62,12 +61,12 @@ _Way = Callable[[Plan, Configuration, Path], dict[str, object]]
 
 def _timed(plan: Plan, configuration: Configuration, folder: Path, way: _Way) -> Outcome:
     start, case = time.monotonic(), configuration.case
-    known = {
+    known: dict[str, object] = {
         "name": configuration.name,
         "settings": dict(configuration.settings),
         "target": case.controller.target,
         "seed": case.run.seed,
-        "case_sha256": hashlib.sha256(case.to_toml().encode()).hexdigest(),
+        "case_sha256": configuration.sha256,
     }
     try:
         found = way(plan, configuration, folder)
@@ -79,6 +78,8 @@ def _timed(plan: Plan, configuration: Configuration, folder: Path, way: _Way) ->
 
 
 def _taped(plan: Plan, configuration: Configuration, folder: Path) -> dict[str, object]:
+    from coupler.experiment.taped import run_on_tape  # brings MPI along, which whoever only starts processes must not
+
     place = Path(plan.file.tape or "")
     tape, physics = Tape(place, plan.file.operator), physics_cost(place)
     taped = run_on_tape(tape, case_for_tape(configuration.case), folder / "run")
@@ -89,9 +90,10 @@ def _taped(plan: Plan, configuration: Configuration, folder: Path) -> dict[str, 
 
 
 def _whole(plan: Plan, configuration: Configuration, folder: Path) -> dict[str, object]:
-    command = mpirun(plan.file.ranks, ["run", str(folder / "case.toml"), "--out", str(folder / "run")])
+    arguments = ["run", str(folder / "case.toml"), "--out", str(folder / "run")]
+    command = mpirun_command(plan.file.ranks, arguments, why="Whole runs are started with")
     try:
-        code = run_with_me(command, folder / "said.txt", plan.file.limit)
+        code = run_with_me(Command(command, surroundings()), folder / "said.txt", plan.file.limit)
     except subprocess.TimeoutExpired:
         raise CouplerError(f"It did not end within limit = {plan.file.limit:g} s.") from None
     if code:

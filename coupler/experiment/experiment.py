@@ -2,15 +2,16 @@
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 from coupler.atomic import replacing
-from coupler.errors import ConfigError, CouplerError
+from coupler.errors import ConfigError
 from coupler.experiment.conduct import conduct
 from coupler.experiment.outcome import Outcome, read_outcome
-from coupler.experiment.plan import Configuration, Plan, fingerprint
+from coupler.experiment.plan import Plan, fingerprint
 from coupler.experiment.processes import coupler_command
 from coupler.experiment.table import best_of, write_tables
 from coupler.experiment.tuning import Job, run_jobs
@@ -60,6 +61,7 @@ class Experiment:
     def __init__(self, plan: Plan, source: Path, folder: Path) -> None:
         self.plan, self.folder = plan, folder.resolve()
         self._source = source.resolve()
+        self._configurations = {one.name: one for one in plan.configurations}
         self._claim()
 
     def run(self, told: Told) -> Results:
@@ -72,14 +74,14 @@ class Experiment:
 
         Collective: no.
         """
-        ended = [len(self.outcomes())]
+        finished = {one.name for one in self.outcomes() if one.status == "finished"}
+        waiting = [self._job(name) for name in self._configurations if name not in finished]
+        numbers = count(len(finished) + 1)
 
         def done(name: str) -> None:
             outcome = read_outcome(self._place(name) / "outcome.json") or self._lost(name)
-            ended[0] += 1
-            told(outcome, ended[0], len(self.plan.configurations))
+            told(outcome, next(numbers), len(self._configurations))
 
-        waiting = [self._job(one) for one in self._undone()]
         if waiting:
             run_jobs(waiting, self._cores(), self.folder / ".tune", done)
         return self.collect()
@@ -100,30 +102,28 @@ class Experiment:
 
         Collective: no.
         """
-        for one in self.plan.configurations:
-            if one.name == name:
-                return conduct(self.plan, one, self._place(name))
-        raise ConfigError(f'{self._source} has no configuration "{name}": it was changed since.')
+        if name not in self._configurations:
+            raise ConfigError(f'{self._source} has no configuration "{name}": it was changed since.')
+        return conduct(self.plan, self._configurations[name], self._place(name))
 
     def outcomes(self) -> list[Outcome]:
-        """Read what has finished so far, in the order of the plan. Collective: no."""
-        found = (read_outcome(self._place(one.name) / "outcome.json") for one in self.plan.configurations)
-        return [one for one in found if one is not None and one.status == "finished"]
+        """Read what has ended so far, in the order of the plan. Collective: no."""
+        found = (read_outcome(self._place(name) / "outcome.json") for name in self._configurations)
+        return [one for one in found if one is not None]
 
     def collect(self) -> Results:
         """Write ``table.csv``, ``table.parquet``, ``pareto.png`` and ``best.toml`` from all outcomes there are.
 
         Collective: no.
         """
-        read = (read_outcome(self._place(one.name) / "outcome.json") for one in self.plan.configurations)
-        outcomes = tuple(one for one in read if one is not None)
+        outcomes = tuple(self.outcomes())
         best = best_of(outcomes, self.plan.file.best)
         if outcomes:
             write_tables(outcomes, self.folder)
             draw_pareto(outcomes, best, self.folder / "pareto.png")
         if best is not None:
             self._write_best(best)
-        return Results(outcomes, best, len(self.plan.configurations) - len(outcomes))
+        return Results(outcomes, best, len(self._configurations) - len(outcomes))
 
     def _claim(self) -> None:
         note, mine = self.folder / "experiment.json", fingerprint(self.plan)
@@ -150,21 +150,17 @@ class Experiment:
         """Cores that one configuration takes."""
         return 1 if self.plan.file.tape else min(self.plan.file.ranks, len(os.sched_getaffinity(0)))
 
-    def _undone(self) -> Sequence[Configuration]:
-        done = {one.name for one in self.outcomes()}
-        return [one for one in self.plan.configurations if one.name not in done]
-
-    def _job(self, configuration: Configuration) -> Job:
-        place = self._place(configuration.name)
+    def _job(self, name: str) -> Job:
+        place = self._place(name)
         place.mkdir(parents=True, exist_ok=True)
-        arguments = ["experiment", str(self._source), "--out", str(self.folder), "--only", configuration.name]
-        return Job(configuration.name, coupler_command(arguments), place / "log.txt", self.plan.file.limit)
+        arguments = ["experiment", str(self._source), "--out", str(self.folder), "--only", name]
+        return Job(name, coupler_command(arguments), place / "log.txt", self.plan.file.limit)
 
     def _lost(self, name: str) -> Outcome:
         """Give an outcome to a configuration whose process ended without one, and keep it."""
         said = (self._place(name) / "log.txt").read_text(errors="replace").strip().splitlines()
-        settings = next(dict(one.settings) for one in self.plan.configurations if one.name == name)
-        outcome = Outcome(name=name, settings=settings, status="failed", sentence=said[-1] if said else "it was ended")
+        settings, sentence = dict(self._configurations[name].settings), said[-1] if said else "it was ended"
+        outcome = Outcome(name=name, settings=settings, status="failed", sentence=sentence)
         outcome.write(self._place(name) / "outcome.json")
         return outcome
 
@@ -172,11 +168,9 @@ class Experiment:
         return self.folder / "configurations" / name
 
     def _write_best(self, best: Outcome) -> None:
-        case = next((one.case for one in self.plan.configurations if one.name == best.name), None)
-        if case is None:
-            raise CouplerError(f"The best configuration {best.name} is not in the plan.")
+        case = self._configurations[best.name].case
         said = (
-            f"The best of {len(self.plan.configurations)} configurations of {self._source.name}, {best.name}.\n"
+            f"The best of {len(self._configurations)} configurations of {self._source.name}, {best.name}.\n"
             f"# Foretold: {best.speedup:.2f} times as fast as physics alone, certified loss {best.loss_bound:.4f} of "
             f"{best.target:g}.\n\n"
         )

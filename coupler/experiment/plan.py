@@ -8,6 +8,7 @@ import reprlib
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -81,10 +82,15 @@ class Configuration:
     settings: Mapping[str, Any]
     case: Case
 
+    @cached_property
+    def sha256(self) -> str:
+        """Of the whole case."""
+        return hashlib.sha256(self.case.to_toml().encode()).hexdigest()
+
     @property
     def name(self) -> str:
-        """Name of its folder: a hash of the whole case, so that the same case is never done twice."""
-        return hashlib.sha256(self.case.to_toml().encode()).hexdigest()[:_NAME_DIGITS]
+        """Name of its folder: it follows from the case, so that the same case is never done twice."""
+        return self.sha256[:_NAME_DIGITS]
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,11 @@
 """Processes of an experiment: every configuration in one of its own, which ends with whoever started it."""
 
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-from coupler.errors import ConfigError
 
 # A run inside a worker of Ray must find neither that cluster nor its token; one under no launcher no launcher's.
 _FOREIGN = ("RAY_", "OMPI_", "PMIX_", "PRTE_", "PMI_")
@@ -38,22 +35,6 @@ def surroundings() -> dict[str, str]:
 def coupler_command(arguments: Sequence[str]) -> Command:
     """Give the command that calls coupler in a process of its own."""
     return Command([sys.executable, "-m", "coupler", *arguments], surroundings())
-
-
-def mpirun(ranks: int, arguments: Sequence[str]) -> Command:
-    """Give the command that calls coupler on so many ranks.
-
-    Raises
-    ------
-    ConfigError
-        If there is no mpirun.
-    """
-    found = shutil.which("mpirun") or shutil.which("mpirun", path=str(Path(sys.executable).parent))
-    if found is None:
-        raise ConfigError("Whole runs are started with mpirun, which is not on PATH: load your MPI.")
-    crowded = ["--oversubscribe"] if ranks > len(os.sched_getaffinity(0)) else []
-    inner = coupler_command(arguments)
-    return Command([found, *crowded, "-n", str(ranks), *inner.arguments], inner.surroundings)
 
 
 def run_with_me(command: Command, log: Path, limit: float) -> int:

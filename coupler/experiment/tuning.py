@@ -73,10 +73,16 @@ def _tune(jobs: Mapping[str, Job], cores: int, notes: Path, done: Callable[[str]
         raise ConfigError(f'An experiment needs Ray Tune ({error}): pip install "coupler[experiment]".') from error
 
     class Told(tune.Callback):
-        """Says of each job that it has ended."""
+        """Says of each job that it has ended; a copy, as Tune keeps one on disk, says nothing."""
+
+        def __init__(self, say: Callable[[str], None]) -> None:
+            self._say = say
+
+        def __getstate__(self) -> dict[str, object]:
+            return {}
 
         def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-            done(trial.config["name"])
+            self._say(trial.config["name"])
 
         on_trial_error = on_trial_complete
 
@@ -88,5 +94,5 @@ def _tune(jobs: Mapping[str, Job], cores: int, notes: Path, done: Callable[[str]
     tune.Tuner(
         tune.with_resources(attempt, {"cpu": cores}),
         param_space={"name": tune.grid_search(list(jobs))},
-        run_config=tune.RunConfig(storage_path=str(notes), name="tune", verbose=0, callbacks=[Told()]),
+        run_config=tune.RunConfig(storage_path=str(notes), name="tune", verbose=0, callbacks=[Told(done)]),
     ).fit()

@@ -1,11 +1,9 @@
 """The arena: where everything lies in the segment, who may open it, and that it leaves nothing behind."""
 
 import os
-import resource
 import stat
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -19,6 +17,7 @@ from numpy.typing import NDArray
 
 from coupler.errors import CouplerError
 from coupler.exchange import Arena, ArenaLayout, Desk, SharedTransport, Slot, SlotShape
+from tests.unit.full_disk import files_of_at_most
 
 if TYPE_CHECKING:
     from tests.conftest import Processes
@@ -203,7 +202,7 @@ def test_growing_without_room_leaves_the_slot_as_it_was(arena: Arena) -> None:
     slot = arena.slots[0]
     slot.inputs[...] = 1.0
 
-    with _files_of_at_most(2**20), pytest.raises(CouplerError, match="no 4 MiB of shared memory left"):
+    with files_of_at_most(2**20), pytest.raises(CouplerError, match="no 4 MiB of shared memory left"):
         slot.grow(2**16 + 2**15)
 
     assert slot.capacity == 10
@@ -242,19 +241,9 @@ def test_a_descriptor_that_was_given_out_again_is_no_arena(tmp_path: Path) -> No
         os.close(descriptor)
 
 
-@contextmanager
-def _files_of_at_most(size: int) -> Iterator[None]:
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
 def test_a_node_without_room_is_a_sentence() -> None:
     with (
-        _files_of_at_most(2**20),
+        files_of_at_most(2**20),
         pytest.raises(CouplerError, match=r"no 8 MiB of shared memory left.*smaller exchange\.slot_elements"),
     ):
         Arena.create(ArenaLayout((SlotShape(0, 2**18, 2, 1),)))

@@ -4,12 +4,10 @@ import errno
 import json
 import math
 import os
-import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
@@ -24,6 +22,7 @@ from hypothesis import strategies as st
 
 from coupler.checkpoint import Checkpoint, Column, Shelf, from_plain, to_plain, write_checkpoint
 from coupler.errors import CouplerError
+from tests.unit.full_disk import files_of_at_most
 
 FIELD = np.random.default_rng(1).normal(size=(7, 5))
 
@@ -214,21 +213,10 @@ Shelf(Path({str(shelf.folder)!r})).put(20, [Column("u", lambda: np.ones(10**6)),
     assert [path.name for path in shelf.folder.iterdir()] == ["step-000000010.h5"]
 
 
-@contextmanager
-def largest_file(size: int) -> Iterator[None]:
-    """Make this process's files no larger, as on a disk that is full."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
 def test_a_full_disk_leaves_the_checkpoints_before_and_no_half_one(shelf: Shelf) -> None:
     put(shelf, 10)
 
-    with largest_file(200_000), pytest.raises(OSError, match="File too large") as full:
+    with files_of_at_most(200_000), pytest.raises(OSError, match="File too large") as full:
         put(shelf, 20, {"u": np.ones(10**6)})
 
     assert full.value.errno == errno.EFBIG

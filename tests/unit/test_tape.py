@@ -1,8 +1,6 @@
 """Tapes on disk: what was written is read again, in few files, and whatever is wrong with one is said in a sentence."""
 
-import resource
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import h5py
@@ -19,6 +17,7 @@ from coupler.learning.trainer import TrainingOutcome, TrainingTask, train
 from coupler.operator import Signature
 from coupler.records import Reason
 from coupler.tape import SEGMENT_BYTES, Tape, TapeCall, TapeHead, TapeWriter, most_segments
+from tests.unit.full_disk import files_of_at_most
 
 SIGNATURE = Signature(
     inputs=(Field("a", unit="mol/m3", bounds=(0, None)), Field("b", unit="K")),
@@ -430,22 +429,11 @@ def test_a_hidden_half_of_a_killed_writer_is_not_looked_at(run: Path) -> None:
     assert len(Tape(run)) == 10
 
 
-@contextmanager
-def _files_of_at_most(size: int) -> Iterator[None]:
-    """Let every file end there, as on a full disk."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
 def test_a_full_disk_is_a_sentence_and_leaves_what_was_written(run: Path) -> None:
     writer = TapeWriter(run / "tape", HEAD)
     writer.add(_call(11, 10_000))
 
-    with _files_of_at_most(100_000), pytest.raises(CouplerError) as caught:
+    with files_of_at_most(100_000), pytest.raises(CouplerError) as caught:
         writer.close()
 
     assert str(caught.value).startswith(f"The tape {run / 'tape' / 'reaction-00006.h5'} cannot be written (File too la")
