@@ -214,6 +214,37 @@ def bench(
 
 
 @app.command()
+def train(
+    tapes: Annotated[list[Path], typer.Argument(metavar="RUN...", help="folders of runs that recorded tapes")],
+    settings: Annotated[list[str], typer.Option("--set", metavar="SECTION.KEY=VALUE", help="override a key")] = [],  # noqa: B006
+    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="a new folder; runs/train-NNN")] = None,
+    seconds: Annotated[
+        float | None, typer.Option("--seconds", min=1, help="processor time per operator; the model's own epochs")
+    ] = None,
+    samples: Annotated[int, typer.Option("--samples", min=100, help="most elements to learn from")] = 250_000,
+) -> None:
+    """Train models on recorded truth, for runs to begin with; the case is that of the first run."""
+    _share_the_node()
+    if not (tapes[0] / "case.toml").is_file():
+        raise ConfigError(f"{tapes[0]} is no run folder: it has no case.toml. Give the folder of a run with a tape.")
+    case = read_case(tapes[0] / "case.toml", settings)
+    from coupler.playback.training import TapeTraining
+    from coupler.runfolder import claim
+
+    training = TapeTraining(tapes, case, seconds=seconds, samples=samples)
+    folder = claim(out, "train", case)
+    cards = training.run(folder)
+    folder.release(finished=True)
+    for card in cards:
+        judged = f"{card.holdout_loss:.3g} on those held out, target {case.controller.target:g}"
+        _console.print(
+            f"{card.operator}: {card.samples:,} elements, {card.seconds:.0f} s; mean capped error {judged}; "
+            f"{card.holdout_accepted:.1%} of them would be accepted"
+        )
+    _console.print(f"begin with it: --set learning.start={folder.path}")
+
+
+@app.command()
 def experiment(
     file: Annotated[Path, typer.Argument(help="the experiment's file (TOML)")],
     out: Annotated[

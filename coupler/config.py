@@ -19,6 +19,8 @@ Share = Annotated[float, Field(gt=0, lt=1)]
 PerOutput = float | list[float]
 # Keys that name a plug-in, which may be a file.
 _PLUGINS = (["kernel", "name"], ["surrogate", "name"], ["controller", "policy"], ["output", "tracker"])
+# Keys that name a folder.
+_FOLDERS = (["learning", "start"],)
 WITH_RANKS = "with-ranks"
 """The value of ``ray.servers`` that names no resource: a server on every node that has ranks."""
 
@@ -253,6 +255,11 @@ class LearningSection(Section):
         40, "steps in which the truth's answers may fill the buffer once; the rest is not kept", unit="steps", ge=1
     )
     budget: Positive = _key(20.0, "asynchronous mode: processor time of a training", unit="s")
+    start: str | None = _key(
+        None,
+        "folder of another run, or of `coupler train`, whose models answer from the first step on; begins without any "
+        "model if left out",
+    )
     trial: int = _key(
         5000,
         "audits on which a new version must show that it errs less than the one that answers; after so many without a "
@@ -446,7 +453,7 @@ class _Source:
 
 
 def case_from(data: Mapping[str, Any], *, folder: Path, source: _Source = _Source()) -> Case:
-    """Check plain data and make it a case; plug-ins named by file get absolute paths from ``folder``.
+    """Check plain data and make it a case; plug-ins named by file, and folders, get absolute paths from ``folder``.
 
     Raises
     ------
@@ -458,6 +465,7 @@ def case_from(data: Mapping[str, Any], *, folder: Path, source: _Source = _Sourc
     except ValidationError as error:
         raise ConfigError(_sentence(error.errors()[0], data, source)) from None
     kernel, surrogate, controller, output = case.kernel, case.surrogate, case.controller, case.output
+    learning = case.learning
     try:
         if kernel.name is not None:
             kernel = kernel.model_copy(update={"name": absolute(kernel.name, folder)})
@@ -467,8 +475,16 @@ def case_from(data: Mapping[str, Any], *, folder: Path, source: _Source = _Sourc
             output = output.model_copy(update={"tracker": absolute(output.tracker, folder)})
     except PluginError as error:
         raise ConfigError(str(error)) from None
-    plugins = {"kernel": kernel, "surrogate": surrogate, "controller": controller, "output": output}
-    return case.model_copy(update=plugins)
+    if learning.start is not None:
+        learning = learning.model_copy(update={"start": str((folder / learning.start).resolve())})
+    placed = {
+        "kernel": kernel,
+        "surrogate": surrogate,
+        "controller": controller,
+        "learning": learning,
+        "output": output,
+    }
+    return case.model_copy(update=placed)
 
 
 class KeyExplanation(Section):
@@ -547,8 +563,11 @@ def _apply(data: dict[str, Any], override: str) -> str:
         if not isinstance(table, dict):
             raise ConfigError(f'--set {override}: "{part}" is a value, not a section.')
     table[parts[-1]] = override_value(value.strip())
+    # What is typed in a shell is relative to where that is.
     if parts in _PLUGINS and isinstance(table[parts[-1]], str):
-        table[parts[-1]] = absolute(table[parts[-1]], Path.cwd())  # typed in a shell: relative to where that is
+        table[parts[-1]] = absolute(table[parts[-1]], Path.cwd())
+    if parts in _FOLDERS and isinstance(table[parts[-1]], str):
+        table[parts[-1]] = str(Path(table[parts[-1]]).resolve())
     return ".".join(parts)
 
 

@@ -80,6 +80,30 @@ class Signature:
             tiled=tiled,
         )
 
+    def with_declared(
+        self,
+        *,
+        inputs: tuple[Field, ...] | None = None,
+        outputs: tuple[Field, ...] | None = None,
+        atol: ArrayLike | None = None,
+        rtol: ArrayLike | None = None,
+    ) -> "Signature":
+        """Give the same with something declared otherwise: fields, or tolerances, one or one per output field.
+
+        Raises
+        ------
+        PluginError
+            If a tolerance has neither one value nor one per output field.
+        """
+        return Signature.of(
+            inputs or self.input_fields,
+            outputs or self.output_fields,
+            atol=self.field_atol if atol is None else atol,
+            rtol=self.field_rtol if rtol is None else rtol,
+            conserved=self.conserved,
+            tile=None if self.tiled is None else self.tiled.tile,
+        )
+
     @property
     def input_fields(self) -> tuple[Field, ...]:
         """The fields that are read: the input columns, or what they are the cells of."""
@@ -312,18 +336,9 @@ class Operator:
         rtol: ArrayLike | None = None,
     ) -> "Operator":
         """Give this operator with something declared otherwise."""
-        mine, other = self.signature, object.__new__(Operator)
-        other.truth, other.signature = (
-            self.truth,
-            Signature.of(
-                inputs or mine.input_fields,
-                outputs or mine.output_fields,
-                atol=mine.field_atol if atol is None else atol,
-                rtol=mine.field_rtol if rtol is None else rtol,
-                conserved=mine.conserved,
-                tile=None if mine.tiled is None else mine.tiled.tile,
-            ),
-        )
+        other = object.__new__(Operator)
+        other.truth = self.truth
+        other.signature = self.signature.with_declared(inputs=inputs, outputs=outputs, atol=atol, rtol=rtol)
         return other
 
     def __repr__(self) -> str:

@@ -22,6 +22,7 @@ from coupler.controller import Controller
 from coupler.controller.auditing import chosen_audit_rate
 from coupler.controller.boxes import check_boxes
 from coupler.coupling.foresight import Foresight
+from coupler.coupling.inheritance import Inheritance
 from coupler.coupling.nodes import abort, on_first
 from coupler.coupling.plan import SessionPlan
 from coupler.coupling.resumed import Resumed, Rows
@@ -126,6 +127,7 @@ class Coupling:
         if self._plan.controller.asks:
             with self.stopwatch.timing("setup"):
                 on_first(self._comm, self._check_surrogate)
+                self._plan = replace(self._plan, inheritance=self._inherit())
         self._session: Session | None = None
         self._summary: Summary | None = None
         self._indices = {name: index for index, name in enumerate(named)}
@@ -455,6 +457,14 @@ class Coupling:
         plugin = load(section.name, Surrogate)
         for operator in self._plan.operators.values():
             build(plugin, section.params, operator.signature, key="surrogate.params")
+
+    def _inherit(self) -> Inheritance | None:
+        """Find what the run begins with; one that goes on, or does another again, has its models. Collective: yes."""
+        start = self.case.learning.start
+        if start is None or self._plan.script is not None or self._plan.resumption is not None:
+            return None
+        signatures = {name: operator.signature for name, operator in self._plan.operators.items()}
+        return on_first(self._comm, lambda: Inheritance.read(Path(start), signatures))
 
     @property
     def _economical(self) -> bool:

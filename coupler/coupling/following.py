@@ -37,7 +37,7 @@ class Following:
         self._told = 0
 
     @property
-    def learns(self) -> bool:
+    def active(self) -> bool:
         """Whether what a step brings may change the next one: yes, as in the run that is followed."""
         return True
 
@@ -52,6 +52,10 @@ class Following:
 
     def count_outcomes(self) -> None:
         """Count nothing: no round is under way. Collective: no."""
+
+    def begin(self) -> list[Event]:
+        """Let be what was before the first step. Collective: no."""
+        return self.end_step(0, (), ())
 
     def end_step(self, step: int, counts: Sequence[Counts], settings: Sequence[StepSetting]) -> list[Event]:
         """Let happen what happened at the end of this step, and say what was said then.

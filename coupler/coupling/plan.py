@@ -6,6 +6,7 @@ from pathlib import Path
 
 from coupler.config import Case, RunSection
 from coupler.controller import Controller
+from coupler.coupling.inheritance import Inheritance
 from coupler.coupling.resumption import Resumption
 from coupler.coupling.script import Script
 from coupler.operator import Operator
@@ -35,6 +36,8 @@ class SessionPlan:
         The run that this one does again, if it does.
     resumption : Resumption or None
         Where this run goes on from, if it does.
+    inheritance : Inheritance or None
+        The models it begins with, if it does with any.
     """
 
     case: Case
@@ -46,6 +49,7 @@ class SessionPlan:
     script: Script | None = None
     hopeless: str = ""
     resumption: Resumption | None = None
+    inheritance: Inheritance | None = None
 
     @property
     def learns(self) -> bool:

@@ -13,7 +13,7 @@ from coupler.exchange import Arena, ArenaLayout, InProcessTransport, SharedTrans
 from coupler.learning.registry import Registry
 from coupler.serving.agreement import load_as_agreed
 from coupler.serving.losses import RestartRule
-from coupler.serving.modelplan import ModelPlan, check_folder
+from coupler.serving.modelplan import ModelPlan, Wanted, check_folder
 from coupler.serving.placement import CoreMap, Home, all_cores, plan
 from coupler.serving.post import Care
 from coupler.serving.predictor import Predictor, choose_device
@@ -46,6 +46,8 @@ class NodeServices:
         Elements this rank asks about at once, at most.
     models : Path
         Folder of the registry.
+    inherited : mapping of operator name to int
+        Versions that answer from the first step on.
 
     Raises
     ------
@@ -56,9 +58,15 @@ class NodeServices:
     """
 
     def __init__(
-        self, case: Case, nodes: Nodes, routes: Mapping[str, Route], elements: Mapping[str, int], models: Path
+        self,
+        case: Case,
+        nodes: Nodes,
+        routes: Mapping[str, Route],
+        elements: Mapping[str, int],
+        models: Path,
+        inherited: Mapping[str, int],
     ) -> None:
-        self._nodes, self._routes = nodes, routes
+        self._nodes, self._routes, self._inherited = nodes, routes, inherited
         together(nodes.job, lambda: check_folder(models))
         self._registry = Registry(models)
         shapes = [_slot_shape(index, route, elements[name]) for index, (name, route) in enumerate(routes.items())]
@@ -121,6 +129,11 @@ class NodeServices:
             servers=case.ray.servers,
             transport=case.exchange.transport,
             care=Care(RestartRule(case.ray.restarts, case.ray.restart_window), case.ray.silence),
+            wanted=tuple(
+                Wanted(place, self._inherited[name])
+                for place, name in enumerate(self._routes)
+                if name in self._inherited
+            ),
         )
 
     def _core_map(self) -> CoreMap:

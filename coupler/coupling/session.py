@@ -51,6 +51,7 @@ from coupler.tracking import Start, Teller, open_trackers
 if TYPE_CHECKING:
     from coupler.coupling.following import Following
     from coupler.coupling.steering import Steering
+    from coupler.learning.registry import ModelCard, Registry
     from coupler.serving.supervision import Supervision
 
 _log = logging.getLogger("coupler.session")
@@ -144,13 +145,12 @@ class Session:
                 if since is not None:
                     on_first(self._nodes.job, lambda: forget_future(self.folder, plan.operators, since))
                 self._steering = self._start_learning(started)
+                if since is None:
+                    self._note(self._steering.begin())
             if plan.hopeless:
                 self._switch_all_off(tell=since is None)
             taped = plan.case.output.tape
             self._recorder = TapeRecorder(self.folder, self._nodes, plan.operators, plan.case) if taped else None
-            # Where no model can ever take over, nothing hangs on a step's sums, and books are kept for many at once:
-            # after the truth of a step every line of Python has left the caches, and costs five times as much.
-            self._bookish = bool(self._benches) or (self._steering is not None and self._steering.learns)
             self._step_began = time.perf_counter()
             self._unread: list[_Unread] = []
             self._read_at = time.monotonic()
@@ -400,7 +400,10 @@ class Session:
         if (script := plan.script) is not None:
             on_first(self._nodes.job, lambda: script.copy_models(self.folder.models))
             return follow(script, routes, self.folder.models, started)
-        services = NodeServices(plan.case, self._nodes, routes, plan.elements, self.folder.models)
+        registry = Registry(self.folder.models)
+        inherited = self._inherit(registry)
+        versions = {name: card.version for name, card in inherited.items()}
+        services = NodeServices(plan.case, self._nodes, routes, plan.elements, self.folder.models, versions)
         started.callback(services.close)
         self._supervision = services.supervision
         learners = [
@@ -408,8 +411,14 @@ class Session:
             for index, (name, route) in enumerate(routes.items())
         ]
         upkeep = Upkeep(self._nodes.job, self.routes, services.supervision)
-        self._live = Steering(plan.case, self._nodes, self.routes, learners, Registry(self.folder.models), upkeep)
+        self._live = Steering(plan.case, self._nodes, self.routes, learners, registry, upkeep)
+        self._live.inherit([inherited.get(name) for name in routes])
         return self._live
+
+    def _inherit(self, registry: "Registry") -> "Mapping[str, ModelCard]":
+        """Copy the models that the run begins with; give their cards by operator. Collective: yes."""
+        inheritance = self._plan.inheritance
+        return {} if inheritance is None else on_first(self._nodes.job, lambda: inheritance.copy_models(registry))
 
     def _start_sharing(self) -> list[Bench]:
         """Make the benches on which truth is shared, where it may be; a node that cannot have them goes without."""
@@ -429,6 +438,15 @@ class Session:
         for route, bench in zip(self.routes, benches, strict=False):
             route.workshop = bench
         return benches
+
+    @property
+    def _bookish(self) -> bool:
+        """Whether something hangs on the sums of every step.
+
+        Where no model can ever take over nothing does, and books are kept for many steps at once: after the truth of a
+        step every line of Python has left the caches, and costs five times as much.
+        """
+        return bool(self._benches) or (self._steering is not None and self._steering.active)
 
     def _held(self) -> tuple[StepSetting, ...]:
         """Say what held in the step that ends; to be asked before the sums of the step before move it."""

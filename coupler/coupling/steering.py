@@ -74,8 +74,8 @@ class Steering:
         registry: Registry,
         upkeep: Upkeep,
     ) -> None:
-        self._learners, self._upkeep = learners, upkeep
-        self._open = self.learns  # where nobody ever learns, ranks do not look at the sums of every step
+        self._learners, self._routes, self._upkeep = learners, routes, upkeep
+        self._inherited: Sequence[ModelCard | None] = ()
         self._alarms = [AlarmWatch(index, route) for index, route in enumerate(routes)]
         self._successions = [
             Succession(index, route, case.learning.trial, registry.introduction) for index, route in enumerate(routes)
@@ -91,9 +91,9 @@ class Steering:
         return sum(learner.rounds for learner in self._learners)
 
     @property
-    def learns(self) -> bool:
-        """Whether a model may still be trained."""
-        return any(learner.learns for learner in self._learners)
+    def active(self) -> bool:
+        """Whether a model answers or may still be trained; where none ever does, nobody looks at a step's sums."""
+        return any(learner.learns for learner in self._learners) or any(route.state.version for route in self._routes)
 
     def card(self, event: Event) -> ModelCard:
         """Give the card of the version an event is about."""
@@ -103,8 +103,21 @@ class Steering:
         """Add to this rank's counts what it sees of the training rounds under way. Collective: no."""
         for learner in self._learners:
             learner.count_outcome()
-        if self._open:
+        if self.active:
             self._upkeep.count()
+
+    def inherit(self, cards: Sequence[ModelCard | None]) -> None:
+        """Have versions answer from the first step on, per operator; every server has them. Collective: no."""
+        self._inherited = cards
+
+    def begin(self) -> list[Event]:
+        """Decide what the first step is made with. Collective: yes where a model answers, otherwise no."""
+        successions = zip(self._successions, self._inherited, strict=False)
+        events = [succession.introduce(card, 0) for succession, card in successions if card is not None]
+        events += self._judge_anew(events, 0)
+        if events:
+            self._upkeep.want()
+        return events
 
     def end_step(self, step: int, counts: Sequence[Counts], settings: Sequence[StepSetting]) -> list[Event]:
         """Decide what the next step is made with.
@@ -130,9 +143,8 @@ class Steering:
             events += self._alarms[index].end_step(step)
             events += self._successions[index].end_step(step, totals, setting)
             events += self._learn(index, step, totals)
+        events += self._judge_anew(events, step)
         if self._economy is not None:
-            for event in [one for one in events if one.kind in TAKEOVERS]:
-                events += self._economy.renew(event.operator, step)
             events += self._economy.end_step(step)
         if events:
             self._upkeep.want()
@@ -188,6 +200,13 @@ class Steering:
             self._economy.finish()
         for learner in self._learners:
             learner.flush()
+
+    def _judge_anew(self, events: Sequence[Event], step: int) -> list[Event]:
+        """Begin anew what is known of the costs of versions that have just taken over."""
+        economy = self._economy
+        if economy is None:
+            return []
+        return [told for one in events if one.kind in TAKEOVERS for told in economy.renew(one.operator, step)]
 
     def _learn(self, index: int, step: int, totals: Counts) -> list[Event]:
         learner, succession = self._learners[index], self._successions[index]

@@ -126,15 +126,35 @@ class Registry:
         for earlier in (self.card(card.operator, version) for version in versions):
             if (earlier.sha256, earlier.step) == (card.sha256, card.step):
                 return earlier
-        # The card is written last: a version exists when its card does.
-        with replacing(self._weights_path(card)) as temporary:
-            temporary.write_bytes(weights)
-        if known is not None:
-            with replacing(self._introduction_path(card)) as temporary:
-                temporary.write_bytes(known)
-        with replacing(self._card_path(card.operator, card.version)) as temporary:
-            temporary.write_text(card.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        self._write(card, weights, known)
         return card
+
+    def adopt(self, card: ModelCard, source: "Registry") -> ModelCard:
+        """Copy a version of another registry, weights and introduction, as the next version here, of step 0.
+
+        Parameters
+        ----------
+        card : ModelCard
+            Of the version there.
+        source : Registry
+            Where it is.
+
+        Returns
+        -------
+        ModelCard
+            Of the version here.
+
+        Raises
+        ------
+        CouplerError
+            If a file of it is missing, or is not the one its card names.
+
+        Collective: no; one process of the run calls it.
+        """
+        adopted = card.model_copy(update={"version": max(self.versions(card.operator), default=0) + 1, "step": 0})
+        weights, known = source._weights(card), source._introduction(card)
+        self._write(adopted, weights, known)
+        return adopted
 
     def forget_after(self, operator: str, version: int) -> None:
         """Delete the versions after one: a run that goes on from before them makes them again, or others.
@@ -217,19 +237,17 @@ class Registry:
         CouplerError
             If the file is missing or is not the one the card names.
         """
-        n_in = len(Signature.from_json(card.signature).inputs)
-        if card.introduction is None:
+        n_in, content = len(Signature.from_json(card.signature).inputs), self._introduction(card)
+        if content is None:
             return ModelIntroduction.empty(n_in)
-        path, what = self._introduction_path(card), f"what version {card.version} was judged on"
-        content = _read_checked(path, card.introduction, _Purpose("introduction", f"nobody knows {what}"))
         try:
             found = ModelIntroduction.from_bytes(content)
             if len(found.regions.scale) != n_in:
                 raise ValueError(f"it is of {len(found.regions.scale)} inputs, the operator has {n_in}")
         except ValueError as error:
             raise CouplerError(
-                f"The introduction {path} cannot be understood ({error}), so nobody knows {what}. "
-                "Restore the file, or delete its card to forget the version."
+                f"The introduction {self._introduction_path(card)} cannot be understood ({error}), so nobody knows "
+                f"what version {card.version} was judged on. Restore it, or delete its card to forget the version."
             ) from error
         return found
 
@@ -273,6 +291,22 @@ class Registry:
         """Give the form that was agreed on for a version; None before anybody loaded it."""
         path = self._card_path(card.operator, card.version).with_suffix(".form")
         return path.read_text(encoding="utf-8").strip() if path.is_file() else None
+
+    def _write(self, card: ModelCard, weights: bytes, known: bytes | None) -> None:
+        # The card is written last: a version exists when its card does.
+        with replacing(self._weights_path(card)) as temporary:
+            temporary.write_bytes(weights)
+        if known is not None:
+            with replacing(self._introduction_path(card)) as temporary:
+                temporary.write_bytes(known)
+        with replacing(self._card_path(card.operator, card.version)) as temporary:
+            temporary.write_text(card.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+    def _introduction(self, card: ModelCard) -> bytes | None:
+        if card.introduction is None:
+            return None
+        purpose = _Purpose("introduction", f"nobody knows what version {card.version} was judged on")
+        return _read_checked(self._introduction_path(card), card.introduction, purpose)
 
     def _weights(self, card: ModelCard) -> bytes:
         cannot = f"version {card.version} cannot answer"

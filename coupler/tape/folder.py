@@ -20,6 +20,11 @@ class TapeFolder:
     def __init__(self, path: Path) -> None:
         self.path = path / "tape" if (path / "tape").is_dir() else path
 
+    @property
+    def operators(self) -> list[str]:
+        """The names of the operators that have a tape here, sorted."""
+        return sorted(self._numbers())
+
     def segment(self, operator: str, number: int) -> Path:
         """Give the path of an operator's segment; numbers begin with 1."""
         return self.path / f"{operator}-{number:05d}.h5"
@@ -63,7 +68,7 @@ class TapeFolder:
 
         Collective: no.
         """
-        operators = sorted(self._numbers())
+        operators = self.operators
         if len(operators) == 1:
             return operators[0]
         found = f"tapes of {', '.join(operators)}" if operators else "no tape"
@@ -77,3 +82,22 @@ class TapeFolder:
             if (match := _NAME.fullmatch(file.name)) is not None:
                 numbers.setdefault(match[1], []).append(int(match[2]))
         return numbers
+
+
+def operators_on_tape(path: Path) -> list[str]:
+    """Give the names of the operators that have a tape in a run folder.
+
+    Raises
+    ------
+    CouplerError
+        If none has.
+
+    Collective: no.
+    """
+    folder = TapeFolder(path)
+    if not folder.operators:
+        raise CouplerError(
+            f"{folder.path} holds no tape. A run writes tapes with output.tape = true in controller.mode = "
+            '"physics" or "shadow".'
+        )
+    return folder.operators
