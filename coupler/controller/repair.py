@@ -2,7 +2,8 @@
 
 With W the weights of the sums on the outputs, S the tolerances on the diagonal and d the defects, the smallest change
 measured by |S^-1 change| that keeps all sums is S^2 W' (W S^2 W')^-1 d. The loss of an answer is that of the repaired
-one, which is what the simulation gets; all checks come after it.
+one, which is what the simulation gets; all checks come after it. What was inside its bounds stays inside: a species
+that is not there would be moved below zero by the rounding of a sum, and the answer refused for that.
 """
 
 import numpy as np
@@ -33,12 +34,20 @@ def repair(inputs: Floats, mean: Floats, limits: Limits, atol: Floats, rtol: Flo
     Collective: no. Releases the GIL. An answer does not depend on the others.
     """
     if len(limits.after) and most > 0:
-        _repair(inputs, mean, limits.before, limits.after, atol, rtol, most)
+        _repair(inputs, mean, limits.before, limits.after, limits.lower, limits.upper, atol, rtol, most)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _repair(
-    inputs: Floats, mean: Floats, before: Floats, after: Floats, atol: Floats, rtol: Floats, most: float
+    inputs: Floats,
+    mean: Floats,
+    before: Floats,
+    after: Floats,
+    lower: Floats,
+    upper: Floats,
+    atol: Floats,
+    rtol: Floats,
+    most: float,
 ) -> None:
     sums, n_out = after.shape
     defect, matrix = np.empty(sums), np.empty((sums, sums))
@@ -68,7 +77,18 @@ def _repair(
             small &= change[j] ** 2 <= most * most * square[j]  # false where it is not a number
         if small:
             for j in range(n_out):
-                mean[i, j] += change[j]
+                mean[i, j] = _moved(mean[i, j], change[j], lower[j], upper[j])
+
+
+@njit(inline="always", error_model="numpy")
+def _moved(value: float, change: float, lower: float, upper: float) -> float:
+    """Change a value, and stop at a bound that it was within."""
+    moved = value + change
+    if moved < lower <= value:
+        return lower
+    if moved > upper >= value:
+        return upper
+    return moved
 
 
 # Cholesky's method: the matrix is symmetric and positive, its lower half is given, and both are overwritten.

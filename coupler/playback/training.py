@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from coupler import plugin
 from coupler.config import Case
 from coupler.errors import ConfigError, CouplerError, did_you_mean
@@ -18,6 +20,9 @@ from coupler.tape import Tape, operators_on_tape
 
 # In the signature of a tape they are what its run asked for; its truth is the same whatever that was.
 _TOLERANCES = ("atol", "rtol")
+# So many times the samples are drawn, for the rare ones among them: this share is taken as drawn, the rest spread
+# evenly over the regions of the inputs. A run's first steps are few, and what is wrong there is wrong for good.
+_CHOICE, _DRAWN_ALIKE = 3, 0.5
 
 
 class TapeTraining:
@@ -32,7 +37,8 @@ class TapeTraining:
     seconds : float or None
         Processor time per operator [s]; None trains for the surrogate's own number of epochs, the same bits every time.
     samples : int
-        Most elements per operator to learn from and to judge on, drawn evenly from all tapes.
+        Most elements per operator to learn from: half of them drawn alike from all tapes, half spread over the regions
+        of the inputs, so that rare ones are there.
 
     Raises
     ------
@@ -84,7 +90,7 @@ class TapeTraining:
 
     def _train(self, name: str, folder: RunFolder) -> ModelCard:
         case, signature = self._case, self._signatures[name]
-        samples = _joined(self._tapes[name], self._samples)
+        samples = _joined(self._tapes[name], _CHOICE * self._samples)
         SampleStore(folder.samples, name, signature).append(samples)
         outcome = train(
             TrainingTask(
@@ -94,13 +100,15 @@ class TapeTraining:
                 signature=signature.to_json(),
                 samples=str(folder.samples),
                 models=str(folder.models),
-                capacity=max(len(samples), 1),
+                capacity=self._samples,
+                anchors=_DRAWN_ALIKE / 2,
+                recent=_DRAWN_ALIKE / 2,
                 regions=case.controller.regions,
                 seed=case.run.seed,
                 seconds=self._seconds,
                 cap=case.controller.cap,
                 target=case.controller.target,
-                step=int(samples.step.max(initial=0)),
+                step=0,
                 incumbent=None,
             )
         )
@@ -124,10 +132,15 @@ def _signature(tapes: Sequence[Tape], case: Case) -> Signature:
 
 
 def _joined(tapes: Sequence[Tape], most: int) -> SampleBatch:
-    """Draw from every tape in proportion; steps go on from tape to tape, or elements of two would be taken for one."""
+    """Draw from every tape in proportion.
+
+    None is newer than another, so all are of step 0; each recorded call gets a number of its own, or elements of two
+    would be taken for one.
+    """
     elements, passed, drawn = sum(tape.elements for tape in tapes), 0, list[SampleBatch]()
     for tape in tapes:
         batch = tape.samples(most=most * tape.elements // max(elements, 1))
-        drawn.append(replace(batch, step=batch.step + passed))
-        passed = int(drawn[-1].step.max(initial=passed))
+        calls, numbers = np.unique(np.stack([batch.step, batch.call]), axis=1, return_inverse=True)
+        drawn.append(replace(batch, step=np.zeros_like(batch.step), call=passed + numbers.reshape(-1)))
+        passed += calls.shape[1]
     return SampleBatch.join(drawn)

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from coupler.controller.limits import Limits
 from coupler.controller.repair import repair
+from coupler.field import Field
 from coupler.operator import Operator
 
 Floats = NDArray[np.float64]
@@ -66,6 +67,26 @@ def test_the_change_is_the_smallest_in_units_of_tolerance() -> None:
         scaled = TWO.after * scale[i]
         least = np.linalg.lstsq(scaled, _defects(inputs[i : i + 1], before[i : i + 1], TWO)[0], rcond=None)[0]
         np.testing.assert_allclose(mean[i] - before[i], least * scale[i], atol=1e-13)
+
+
+def test_what_is_not_there_is_not_moved_below_nothing() -> None:
+    fractions = [Field(name, bounds=(0.0, 1.0)) for name in COLUMNS]
+    operator = Operator(
+        lambda inputs, dt: inputs,
+        inputs=fractions,
+        outputs=fractions,
+        atol=ATOL,
+        rtol=RTOL,
+        conserved={"mass": dict.fromkeys(COLUMNS, 1.0)},
+    )
+    limits = Limits.of(operator.signature, np.full(3, -np.inf), np.full(3, np.inf))
+    inputs = np.array([[0.0, 0.3, 0.7]])
+    mean = np.array([[0.0, 0.3, 0.7 + 1e-9]])
+
+    repair(inputs, mean, limits, ATOL, RTOL, 1.0)
+
+    assert mean[0, 0] == 0.0
+    assert np.abs(_defects(inputs, mean, limits)).max() < 1e-9
 
 
 def test_what_is_far_off_stays_as_it_is() -> None:

@@ -1,0 +1,188 @@
+"""Runs that begin with a model: one that was trained on recorded truth, or one that another run has left."""
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from typer.testing import CliRunner
+
+from coupler.cli import app
+from coupler.errors import CouplerError
+from coupler.learning.registry import Registry
+from coupler.records import Reason
+
+if TYPE_CHECKING:
+    from tests.conftest import MpiRun
+    from tests.e2e.conftest import Couple, RunFiles
+
+pytestmark = [pytest.mark.e2e, pytest.mark.ray]
+
+HEAT = Path(__file__).with_name("heat.toml")
+PHYSICS = ("controller.mode=physics", "output.tape=true")
+ANSWERED = "controller.mode=surrogate"
+OFF = "learning.mode=off"
+
+
+@pytest.fixture(scope="module")
+def taped(couple: "Couple") -> "RunFiles":
+    return couple("heat.toml", 2, *PHYSICS)
+
+
+@pytest.fixture(scope="module")
+def trained(taped: "RunFiles", lasting_mpirun: "MpiRun") -> Path:
+    """Give the folder of a training on a tape."""
+    folder = lasting_mpirun.processes.folder / "trained"
+    finished = lasting_mpirun(1, "-m", "coupler", "train", str(taped.path), "--out", str(folder), "--samples", "9000")
+    assert finished.returncode == 0, finished.stdout
+    assert f"learning.start={folder}" in finished.stdout
+    return folder
+
+
+def command(*words: str) -> None:
+    """Type a command that ends in this process."""
+    CliRunner().invoke(app, words, catch_exceptions=False, standalone_mode=False)
+
+
+def from_trained(folder: Path) -> str:
+    return f"learning.start={folder}"
+
+
+def test_a_model_trained_on_a_tape_answers_from_the_first_step_on(couple: "Couple", trained: Path) -> None:
+    run = couple("heat.toml", 2, from_trained(trained), ANSWERED)
+
+    first, card = run.summary.models[0], Registry(trained / "models").card("exchange", 1)
+    assert (first.version, first.step, first.sha256) == (1, 1, card.sha256)
+    assert Reason.NO_MODEL not in run.reasons()
+    assert run.metrics[0]["version"] == 1
+
+
+@pytest.mark.parametrize("learning", [(), (OFF,)], ids=["that learns on", "that learns no more"])
+def test_a_run_with_a_model_to_begin_with_is_the_same_bits_on_any_ranks_and_again(
+    couple: "Couple", trained: Path, mpirun: "MpiRun", learning: tuple[str, ...]
+) -> None:
+    settings = (from_trained(trained), ANSWERED, *learning)
+    one, two, four = (couple("heat.toml", ranks, *settings) for ranks in (1, 2, 4))
+
+    again = mpirun(2, "-m", "coupler", "replay", str(one.path), "--out", f"again-{one.path.name}")
+
+    assert one.summary.decisions.accepted > 0
+    assert one.summary.state_sha256 == two.summary.state_sha256 == four.summary.state_sha256
+    assert one.summary.decisions == two.summary.decisions == four.summary.decisions
+    assert again.returncode == 0, again.stdout
+    assert "bitwise the same" in again.stdout
+
+
+def test_without_learning_the_threshold_moves_all_the_same(couple: "Couple", trained: Path) -> None:
+    run = couple("heat.toml", 2, from_trained(trained), OFF, "controller.audit_rate=0.2")
+
+    assert run.summary.retrainings == 0
+    assert len({line["threshold"] for line in run.metrics}) > 1
+    assert run.summary.certificate.loss_bound_per_decision <= run.summary.certificate.target
+
+
+def test_a_model_inside_of_every_rank_answers_from_the_first_step_on(couple: "Couple", trained: Path) -> None:
+    settings = (from_trained(trained), ANSWERED, OFF)
+
+    inside = couple("heat.toml", 2, *settings, "exchange.transport=inprocess")
+
+    assert inside.summary.state_sha256 == couple("heat.toml", 2, *settings).summary.state_sha256
+
+
+def test_a_run_begins_with_the_version_that_answered_last_in_another(couple: "Couple", trained: Path) -> None:
+    before = couple("heat.toml", 2, from_trained(trained), ANSWERED)
+
+    after = couple("heat.toml", 2, f"learning.start={before.path}", ANSWERED, OFF)
+
+    assert [model.sha256 for model in after.summary.models] == [before.summary.models[-1].sha256]
+
+
+def test_a_run_with_a_model_to_begin_with_goes_on_without_that_folder(
+    couple: "Couple", trained: Path, mpirun: "MpiRun", tmp_path: Path
+) -> None:
+    settings = (ANSWERED, OFF, "run.checkpoint_every=20")
+    undisturbed = couple("heat.toml", 2, from_trained(trained), *settings)
+    begun, folder = tmp_path / "begun", tmp_path / "model"
+    shutil.copytree(trained, folder)
+    words = [word for setting in (*settings, from_trained(folder)) for word in ("--set", setting)]
+    dying = f'kernel.name="{HEAT.parent}/plugins/kernels.py:Dying"'
+    params = f'kernel.params={{file = "{tmp_path}/killed", rank = 1, step = 30}}'
+    killed = mpirun(2, "-m", "coupler", "run", str(HEAT), *words, "--set", dying, "--set", params, "--out", str(begun))
+    assert killed.returncode != 0
+    shutil.rmtree(folder)
+
+    resumed = mpirun(1, "-m", "coupler", "resume", str(begun))
+
+    assert resumed.returncode == 0, resumed.stdout
+    summary = type(undisturbed)(begun).summary
+    assert summary.models == undisturbed.summary.models
+    assert summary.state_sha256 == undisturbed.summary.state_sha256
+
+
+WRONG_STARTS = {
+    "no folder": ((), "there is no folder"),
+    "another operator": (("operator.exchange.rtol=0.5",), "was trained for an operator with other rtol"),
+}
+
+
+@pytest.mark.parametrize(("settings", "sentence"), WRONG_STARTS.values(), ids=WRONG_STARTS)
+def test_what_nobody_can_begin_with_is_said_before_anything_is_made(
+    trained: Path, tmp_path: Path, settings: tuple[str, ...], sentence: str
+) -> None:
+    start = trained if settings else tmp_path / "nowhere"
+    words = [word for setting in (from_trained(start), *settings) for word in ("--set", setting)]
+
+    with pytest.raises(CouplerError, match=sentence):
+        CliRunner().invoke(
+            app,
+            ["run", str(HEAT), *words, "--out", str(tmp_path / "run")],
+            catch_exceptions=False,
+            standalone_mode=False,
+        )
+
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_without_a_model_of_the_operator_and_a_damaged_one_are_named(trained: Path, tmp_path: Path) -> None:
+    empty, damaged = tmp_path / "empty", tmp_path / "damaged"
+    (empty / "models").mkdir(parents=True)
+    shutil.copytree(trained, damaged)
+    weights = damaged / "models" / "exchange-v0001.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+
+    for folder, sentence in ((empty, "it has no model of exchange"), (damaged, "exchange-v0001.safetensors")):
+        with pytest.raises(CouplerError, match=sentence):
+            command("run", str(HEAT), "--set", from_trained(folder), "--out", str(tmp_path / "run"))
+        assert not (tmp_path / "run").exists()
+
+
+WRONG_TRAININGS = {
+    "no tape": ((), "holds no tape"),
+    "an operator without a tape": (("--set", "operator.exchang.rtol=0.5"), 'Did you mean "exchange"'),
+    "a parameter that does not exist": (("--set", "surrogate.params.widht=3"), 'Did you mean "width"'),
+}
+
+
+@pytest.mark.parametrize(("words", "sentence"), WRONG_TRAININGS.values(), ids=WRONG_TRAININGS)
+def test_what_nobody_can_train_on_is_said_before_anything_is_made(
+    couple: "Couple", taped: "RunFiles", tmp_path: Path, words: tuple[str, ...], sentence: str
+) -> None:
+    source = taped if words else couple("heat.toml", 2, PHYSICS[0])
+
+    with pytest.raises(CouplerError, match=sentence):
+        command("train", str(source.path), *words, "--out", str(tmp_path / "trained"))
+
+    assert not (tmp_path / "trained").exists()
+
+
+def test_a_training_overwrites_nothing_and_takes_several_tapes(
+    couple: "Couple", taped: "RunFiles", trained: Path, tmp_path: Path
+) -> None:
+    other = couple("heat.toml", 1, *PHYSICS, "run.steps=20")
+    words = ["train", str(taped.path), str(other.path), "--samples", "4000", "--out"]
+
+    with pytest.raises(CouplerError, match="never overwritten"):
+        command(*words, str(trained))
+    command(*words, str(tmp_path / "both"))
+
+    assert Registry(tmp_path / "both" / "models").versions("exchange") == [1]
