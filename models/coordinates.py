@@ -4,7 +4,9 @@ An output y is seen as u(y) = sign(y) ln(1 + rtol |y| / atol) / rtol, because du
 1 in u is one tolerance of y, whatever the size of y. So the loss of a training is the error the gate measures,
 quantities over many decades need no scaling by hand, and the spread of several answers is a score as it stands. Where
 an input has the name of an output the networks answer with the increment of u. Inputs that are never negative are read
-by their logarithm.
+by their logarithm, down to a tenth of the absolute tolerance: a run is fed with what it accepted, so that where fresh
+gas held none of a radical it soon holds a thousandth of a tolerance, which no solver ever left there. Nets that read
+the decades below were a few hundredths of a tolerance off on the truth, and 60 tolerances one step after their own.
 """
 
 import torch
@@ -18,6 +20,8 @@ from coupler.operator import Signature
 
 # Of a non-negative input, what is below this share of the large values looks like zero.
 _LOG_RANGE = 1e-9
+# As does, where an output has its name, what is below this share of the absolute tolerance.
+_LOG_TOLERANCE = 0.1
 # A column that varies so many times more than when the scales were taken needs new ones.
 _OUTGROWN = 4.0
 # Rows of what the compiled form knows of its features and of its outputs.
@@ -60,7 +64,7 @@ class Coordinates(torch.nn.Module):
     def take_scales(self, inputs: Tensor, dt: Tensor, truth: Tensor) -> None:
         """Take all scales from samples: inputs (n, n_in), dt (n,), truth (n, n_out)."""
         small, large = torch.quantile(inputs[: 2**20], torch.tensor([0.001, 0.99], dtype=torch.float64), dim=0)
-        floor = torch.maximum(0.1 * small, _LOG_RANGE * large)
+        floor = torch.maximum(torch.maximum(0.1 * small, _LOG_RANGE * large), _LOG_TOLERANCE * self._input_atol())
         self.floor.copy_(torch.where(floor > 0, floor, torch.ones_like(floor)))
         for name, values in (("feature", self._raw(inputs, dt)), ("increment", self._increments(inputs, truth))):
             self.get_buffer(f"{name}_mean").copy_(values.mean(0))
@@ -97,6 +101,14 @@ class Coordinates(torch.nn.Module):
         mean = decode(coordinates, self.knee, self.rtol)
         return torch.clamp(mean, self.lower, self.upper)
 
+    def jolted(self, inputs: Tensor, tolerances: Tensor) -> Tensor:
+        """Move inputs (n, n_in) of the outputs' names by so many tolerances (n, n_out), within their bounds."""
+        moved = decode(self.base(inputs) + tolerances, self.knee, self.rtol).clamp(self.lower, self.upper)
+        has = self.has_source > 0
+        result = inputs.clone()
+        result[:, self.source[has]] = moved[:, has]
+        return result
+
     def feature_rows(self) -> Tensor:
         """Give what :func:`put_features` reads."""
         floor = torch.where(self.logged, self.floor, torch.full_like(self.floor, _NONE))
@@ -123,6 +135,11 @@ class Coordinates(torch.nn.Module):
         }
         for name, values in columns.items():
             self.register_buffer(name, values, persistent=False)
+
+    def _input_atol(self) -> Tensor:
+        """Give the absolute tolerance of every input's output, zero where none has its name."""
+        has, atol = self.has_source > 0, torch.zeros_like(self.floor)
+        return atol.index_copy(0, self.source[has], (self.knee * self.rtol)[has])
 
     def _increments(self, inputs: Tensor, truth: Tensor) -> Tensor:
         return encode(truth, self.knee, self.rtol) - self.base(inputs)

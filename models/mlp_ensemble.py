@@ -57,6 +57,9 @@ class MLPEnsemble(Surrogate):
         What the score is: the spread of the members; or the error learned as a function of the inputs (``doubt.py``),
         more where the members disagree unusually. The second ranks better where trainings are short and what is
         learned is smooth, as detailed kinetics: all members then make the same mistake.
+    jolt : float
+        Deviation, in tolerances, by which the inputs of every other sample are moved at most in a training, so that
+        the nets are smooth where a run goes that is fed with their own answers; 0 for none.
     """
 
     score_scale: Tensor
@@ -74,13 +77,16 @@ class MLPEnsemble(Surrogate):
         epochs: int = 40,
         batch: int = 256,
         doubt: str = "spread",
+        jolt: float = 0.0,
     ) -> None:
         super().__init__(signature)
         if doubt not in ("spread", "learned"):
             raise ValueError(f'doubt = "{doubt}" is neither "spread" nor "learned"')
         if min(members, width, depth, epochs, batch) < 1 or learning_rate <= 0:
             raise ValueError("members, width, depth, epochs, batch and learning_rate must be positive")
-        self.members, self.plan = members, Training(learning_rate, epochs, batch, None)
+        if not 0 <= jolt < math.inf:
+            raise ValueError(f"jolt = {jolt} must be a number of tolerances >= 0")
+        self.members, self.plan = members, Training(learning_rate, epochs, batch, None, jolt)
         self.coordinates, self.conservation = Coordinates(signature), Conservation(signature)
         self.nets = ResidualNets(members, self.coordinates.features, width, depth, self.coordinates.answers)
         self.doubt = LearnedDoubt(self.coordinates.features) if doubt == "learned" else None
