@@ -12,6 +12,7 @@ from coupler.errors import ConfigError, CouplerError
 from coupler.experiment import Experiment, Outcome, read_plan
 from coupler.experiment.conduct import case_for_tape
 from coupler.experiment.prediction import PhysicsCost, physics_cost, predicted_speedup
+from coupler.experiment.processes import surroundings
 from coupler.experiment.table import best_of, rows_of, write_tables
 from coupler.experiment.taped import RecordedTruth
 from coupler.report.pareto import draw_pareto, front, telling_setting
@@ -150,6 +151,26 @@ def test_a_folder_with_something_else_in_it_is_left_alone(write, tmp_path: Path)
         Experiment(read_plan(file), file, tmp_path)
 
     assert sorted(one.name for one in tmp_path.iterdir()) == ["case.toml", "plan.toml"]
+
+
+def test_runs_are_told_what_the_user_told_open_mpi_and_nothing_of_a_launcher_or_ray(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_MCA_btl_sm_backing_directory": "/dev/shm/mine", "LANG": "C"}
+    foreign = {"OMPI_COMM_WORLD_RANK": "0", "PMIX_RANK": "0", "RAY_ADDRESS": "here:6379", "OMPI_MCA_btl": "self"}
+    for name, value in (told | foreign).items():
+        monkeypatch.setenv(name, value)
+
+    given = surroundings()
+
+    assert told.items() <= given.items()
+    assert not foreign.keys() & given.keys()
+
+
+def test_what_the_user_says_about_messages_holds_for_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMPI_MCA_btl", "self,tcp")
+
+    assert surroundings()["OMPI_MCA_btl"] == "self,tcp"
 
 
 def test_recorded_truth_is_found_by_the_inputs_bit_for_bit() -> None:
