@@ -168,7 +168,7 @@ class ResidualNets(torch.nn.Module):
                 next_trial = progress + (1 - _TRIED_FROM) / _TRIALS
             if progress >= 1:
                 break
-            optimizer.param_groups[0]["lr"] = plan.rate * learning_rate_share(progress)
+            optimizer.lr = plan.rate * learning_rate_share(progress)
             loss = self._loss(seen.take(rows), scale)
             optimizer.zero_grad()
             loss.backward()

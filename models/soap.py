@@ -14,8 +14,10 @@ _REFRESH = 10
 _TINY = 1e-8
 
 
-class StackedSoap(torch.optim.Optimizer):
+class StackedSoap:
     """Minimise with SOAP; every parameter is a stack (members, rows, columns), one basis per member.
+
+    It is no ``torch.optim.Optimizer``: the first of these in a process imports torch's compiler, which takes a second.
 
     Parameters
     ----------
@@ -28,16 +30,20 @@ class StackedSoap(torch.optim.Optimizer):
     """
 
     def __init__(self, params: Iterable[torch.Tensor], *, lr: float, betas: tuple[float, float] = (0.95, 0.98)) -> None:
-        super().__init__(params, {"lr": lr, "betas": betas})
+        self.lr, self._betas = lr, betas
+        self._steered: list[tuple[torch.Tensor, dict[str, Any]]] = [(parameter, {}) for parameter in params]
+
+    def zero_grad(self) -> None:
+        """Forget the gradients."""
+        for parameter, _ in self._steered:
+            parameter.grad = None
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]
+    def step(self) -> None:
         """Take one step along the gradients at hand."""
-        assert closure is None, "SOAP evaluates the loss once per step"
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    _update(parameter, parameter.grad, self.state[parameter], group["lr"], *group["betas"])
+        for parameter, state in self._steered:
+            if parameter.grad is not None:
+                _update(parameter, parameter.grad, state, self.lr, *self._betas)
 
 
 def _update(
