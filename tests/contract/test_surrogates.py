@@ -54,7 +54,7 @@ def _takes_cells(kind: type[Surrogate]) -> bool:
 STOCK = [kind for kind in _stock_surrogates() if _takes_cells(kind)]
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def _one_thread() -> Iterator[None]:
     """Promises are made for one thread, as the trainer and the server set it."""
     before = torch.get_num_threads()
@@ -63,13 +63,13 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-@pytest.fixture(params=STOCK, ids=lambda kind: kind.__name__)
+@pytest.fixture(scope="module", params=STOCK, ids=lambda kind: kind.__name__)
 def kind(request: pytest.FixtureRequest) -> type[Surrogate]:
     found: type[Surrogate] = request.param
     return found
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def signature() -> Signature:
     """Two positive quantities, a signed parameter that is only read and a rate that is only given."""
     fields = (Field("a", bounds=(0, None)), Field("b", bounds=(0, 1e6)))
@@ -113,18 +113,35 @@ def _tensors(count: int) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.from_numpy(samples.inputs), torch.from_numpy(samples.dt)
 
 
+def _copy(surrogate: Surrogate) -> Surrogate:
+    again = type(surrogate)(surrogate.signature)
+    again.load_state_dict(load(save(surrogate.state_dict())))
+    return again
+
+
+@pytest.fixture(scope="module")
+def fitted(kind: type[Surrogate], signature: Signature) -> Surrogate:
+    """A trained model, for those who only ask it."""
+    return _fitted(kind, signature)
+
+
+@pytest.fixture(scope="module")
+def learned(kind: type[Surrogate], signature: Signature) -> Surrogate:
+    """One that had four times as many samples, for those who only ask it."""
+    return _fitted(kind, signature, count=4000)
+
+
 Compiled = tuple[Surrogate, Forward]
 
 
-@pytest.fixture
-def fused(kind: type[Surrogate], signature: Signature) -> Compiled:
+@pytest.fixture(scope="module")
+def fused(fitted: Surrogate) -> Compiled:
     """A trained model and its fused form."""
-    if kind.fused is Surrogate.fused:
-        pytest.skip(f"{kind.__name__} has no fused form")
-    surrogate = _fitted(kind, signature)
-    forward = surrogate.fused()
+    if type(fitted).fused is Surrogate.fused:
+        pytest.skip(f"{type(fitted).__name__} has no fused form")
+    forward = fitted.fused()
     assert forward is not None
-    return surrogate, forward
+    return fitted, forward
 
 
 def _fused_answer(forward: Forward, inputs: np.ndarray, dt: float) -> tuple[np.ndarray, np.ndarray]:
@@ -145,8 +162,8 @@ def test_there_are_stock_surrogates() -> None:
     assert "MLPEnsemble" in [kind.__name__ for kind in STOCK]
 
 
-def test_answers_have_the_declared_shapes_and_are_finite(kind: type[Surrogate], signature: Signature) -> None:
-    prediction = _fitted(kind, signature).predict(*_tensors(50))
+def test_answers_have_the_declared_shapes_and_are_finite(fitted: Surrogate) -> None:
+    prediction = fitted.predict(*_tensors(50))
 
     assert prediction.mean.shape == (50, 3)
     assert prediction.score.shape == (50,)
@@ -156,13 +173,12 @@ def test_answers_have_the_declared_shapes_and_are_finite(kind: type[Surrogate], 
     assert (prediction.score >= 0).all()
 
 
-def test_an_element_is_answered_the_same_alone_and_among_many(kind: type[Surrogate], signature: Signature) -> None:
-    surrogate = _fitted(kind, signature)
+def test_an_element_is_answered_the_same_alone_and_among_many(fitted: Surrogate) -> None:
     inputs, dt = _tensors(2500)
-    many = _answer_in_chunks(surrogate, inputs, dt)
+    many = _answer_in_chunks(fitted, inputs, dt)
 
     for row in (0, 1023, 1024, 2499):
-        alone = _answer_in_chunks(surrogate, inputs[row : row + 1], dt[row : row + 1])
+        alone = _answer_in_chunks(fitted, inputs[row : row + 1], dt[row : row + 1])
         assert torch.equal(alone.mean[0], many.mean[row])  # bitwise: the ranks must not matter
         assert torch.equal(alone.score[0], many.score[row])
 
@@ -205,24 +221,25 @@ def test_the_fused_form_is_finite_where_predict_is(fused: Compiled, value: float
     np.testing.assert_array_equal(np.isfinite(mean).all(axis=1) & np.isfinite(score), finite)
 
 
-def test_the_same_samples_and_seed_give_the_same_weights(kind: type[Surrogate], signature: Signature) -> None:
-    first, second = _fitted(kind, signature), _fitted(kind, signature)
+def test_the_same_samples_and_seed_give_the_same_weights(fitted: Surrogate) -> None:
+    again = _fitted(type(fitted), fitted.signature)
 
-    assert save(first.state_dict()) == save(second.state_dict())
-
-
-def test_another_seed_gives_other_weights(kind: type[Surrogate], signature: Signature) -> None:
-    assert save(_fitted(kind, signature).state_dict()) != save(_fitted(kind, signature, seed=4).state_dict())
+    assert save(again.state_dict()) == save(fitted.state_dict())
 
 
-def test_a_model_built_from_its_saved_state_answers_the_same(kind: type[Surrogate], signature: Signature) -> None:
-    surrogate, again = _fitted(kind, signature), kind(signature)
+def test_another_seed_gives_other_weights(fitted: Surrogate) -> None:
+    other = _fitted(type(fitted), fitted.signature, seed=4)
+
+    assert save(other.state_dict()) != save(fitted.state_dict())
+
+
+def test_a_model_built_from_its_saved_state_answers_the_same(fitted: Surrogate) -> None:
     inputs, dt = _tensors(200)
 
-    again.load_state_dict(load(save(surrogate.state_dict())))
+    again = _copy(fitted)
 
-    assert torch.equal(again.predict(inputs, dt).mean, surrogate.predict(inputs, dt).mean)
-    assert torch.equal(again.predict(inputs, dt).score, surrogate.predict(inputs, dt).score)
+    assert torch.equal(again.predict(inputs, dt).mean, fitted.predict(inputs, dt).mean)
+    assert torch.equal(again.predict(inputs, dt).score, fitted.predict(inputs, dt).score)
 
 
 def test_fitting_and_answering_leave_their_inputs_untouched(kind: type[Surrogate], signature: Signature) -> None:
@@ -236,23 +253,23 @@ def test_fitting_and_answering_leave_their_inputs_untouched(kind: type[Surrogate
         np.testing.assert_array_equal(getattr(samples, name), getattr(before, name))
 
 
-def test_fitting_learns_and_the_score_ranks_the_errors(kind: type[Surrogate], signature: Signature) -> None:
-    surrogate, samples = _fitted(kind, signature, count=4000), _samples(2000, seed=9)
+def test_fitting_learns_and_the_score_ranks_the_errors(learned: Surrogate) -> None:
+    samples = _samples(2000, seed=9)
 
-    mean, score = surrogate.predict(torch.from_numpy(samples.inputs), torch.from_numpy(samples.dt))
+    mean, score = learned.predict(torch.from_numpy(samples.inputs), torch.from_numpy(samples.dt))
 
-    error = signature.error(mean.numpy(), samples.truth)
+    error = learned.signature.error(mean.numpy(), samples.truth)
     assert np.median(error) < 0.5  # "no change" has a median error of tens of tolerances
     surest = np.argsort(score.numpy())[:500]
     assert error[surest].mean() < error.mean()
 
 
-def test_fitting_goes_on_from_the_weights_it_finds(kind: type[Surrogate], signature: Signature) -> None:
-    surrogate, samples = _fitted(kind, signature, count=4000), _samples(2000, seed=9)
+def test_fitting_goes_on_from_the_weights_it_finds(learned: Surrogate) -> None:
+    surrogate, samples = _copy(learned), _samples(2000, seed=9)
 
     def error() -> float:
         mean = surrogate.predict(torch.from_numpy(samples.inputs), torch.from_numpy(samples.dt)).mean.numpy()
-        return float(np.mean(np.minimum(signature.error(mean, samples.truth), 5.0)))
+        return float(np.mean(np.minimum(surrogate.signature.error(mean, samples.truth), 5.0)))
 
     before = error()
     surrogate.fit(_samples(400, seed=5), seed=0)
@@ -283,11 +300,11 @@ def test_a_time_step_that_never_varies_is_no_obstacle(kind: type[Surrogate], sig
     assert torch.isfinite(prediction.mean).all()
 
 
-def test_answers_stay_inside_the_bounds_of_the_fields(kind: type[Surrogate], signature: Signature) -> None:
+def test_answers_stay_inside_the_bounds_of_the_fields(fitted: Surrogate) -> None:
     inputs, dt = _tensors(1000)
     inputs[:, :2] *= 1e-6  # far outside of what was trained on, near the bound
 
-    mean = _fitted(kind, signature).predict(inputs, dt).mean
+    mean = fitted.predict(inputs, dt).mean
 
     assert (mean[:, :2] >= 0).all()
     assert (mean[:, 1] <= 1e6).all()
