@@ -16,9 +16,12 @@ from typing import TypeVar
 
 import pytest
 
+from tests.validation.table import print_table
+
 BIN = Path(sys.executable).parent
 MARK = "COUPLER_TEST_MARK"
 MPI_FOLDER = Path(__file__).parent / "mpi"
+WHOLE_RUNS = Path(__file__).parent / "e2e"
 # Open MPI refuses root unless told twice, and spins where there are fewer cores than ranks.
 OPEN_MPI = {
     "OMPI_ALLOW_RUN_AS_ROOT": "1",
@@ -36,6 +39,8 @@ _LOOK_SECONDS = 0.05
 
 T = TypeVar("T")
 
+# As in every process of a run: several threads would mostly wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 if "OMPI_COMM_WORLD_RANK" not in os.environ:
     # In a process that mpirun did not start, Open MPI leaves its shared memory behind; this one never needs any.
     os.environ[OPEN_MPI_TRANSPORTS] = "self"
@@ -51,6 +56,17 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return True if collection_path == MPI_FOLDER and not config.getoption("--with-mpi") else None
 
 
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Take two processes for the suite, if there are cores for them; one for some files of it, and under mpirun."""
+    whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS
+    return 2 if whole and not config.getoption("--with-mpi") and len(os.sched_getaffinity(0)) > 1 else 0
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with whole runs, so that what two processes share out at the end is short."""
+    items.sort(key=lambda item: WHOLE_RUNS not in item.path.parents)
+
+
 def pytest_unconfigure(config: pytest.Config) -> None:
     """End the other ranks when a test failed on this one: they may be waiting for it in a collective call."""
     reporter = config.pluginmanager.get_plugin("terminalreporter")
@@ -59,6 +75,11 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
         sys.stdout.flush()
         MPI.COMM_WORLD.Abort(1)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what the validation suite compared: only here does the process that prints look for hooks."""
+    print_table(terminalreporter)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -189,7 +210,7 @@ class Processes:
         yield
         left = self.wait(GRACE_SECONDS)
         assert not left, f"still running: {left}"
-        abandoned = [*_abandoned(_places() - before), *map(str, self._shared_memory.iterdir())]
+        abandoned = [*_abandoned_for_good(before), *map(str, self._shared_memory.iterdir())]
         assert not abandoned, f"left on this machine: {abandoned}"
 
     def remove_shared_memory_of_open_mpi(self) -> None:
@@ -253,7 +274,16 @@ def _is_mine(path: Path) -> bool:
         return False
 
 
-def _abandoned(places: set[Path]) -> list[str]:
+def _abandoned_for_good(before: set[Path]) -> list[str]:
+    """What was not there before and stays abandoned: whoever begins elsewhere uses what it has made a moment later."""
+    found, deadline = _abandoned(_places() - before), time.monotonic() + GRACE_SECONDS
+    while found and time.monotonic() < deadline:
+        _wait_for_end(os.getpid(), _LOOK_SECONDS)
+        found &= _abandoned(_places())
+    return sorted(map(str, found))
+
+
+def _abandoned(places: set[Path]) -> set[Path]:
     """Those that no living process maps or names: other people's runs come and go in the same folders."""
     users = ""
     for process in Path("/proc").iterdir():
@@ -262,7 +292,7 @@ def _abandoned(places: set[Path]) -> list[str]:
                 users += "".join((process / file).read_text(errors="replace") for file in ("maps", "cmdline"))
             except OSError:
                 continue
-    return sorted(str(path) for path in places if str(path) not in users)
+    return {path for path in places if str(path) not in users}
 
 
 @pytest.fixture

@@ -1,5 +1,7 @@
 """Whole runs of the command line, under mpirun, in processes of their own; and what is read from their folders."""
 
+import fcntl
+import hashlib
 import itertools
 import json
 import sys
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 LONGEST_SECONDS = 120.0
+
+# Case, ranks, settings.
+Wanted = tuple[str, int, tuple[str, ...]]
 
 
 @dataclass(frozen=True)
@@ -82,23 +87,44 @@ def arguments(case: str, out: Path | str, settings: tuple[str, ...]) -> list[str
 class Couple:
     """Call it as ``couple(case, ranks, *settings)``: a run that ends well and leaves nothing behind.
 
-    Asked for the same run again, it gives the one that was made, so that tests share what they look at.
+    Asked for the same run again, it gives the one that was made, so that tests share what they look at; those of
+    another process as well.
+
+    Parameters
+    ----------
+    mpirun : MpiRun
+        Starts them.
+    notes : Path
+        A folder that all processes of this session have: where which run lies.
     """
 
-    def __init__(self, mpirun: "MpiRun") -> None:
-        self._mpirun = mpirun
-        self._made: dict[tuple[str, int, tuple[str, ...]], RunFiles] = {}
+    def __init__(self, mpirun: "MpiRun", notes: Path) -> None:
+        self._mpirun, self._notes = mpirun, notes
+        self._made: dict[Wanted, RunFiles] = {}
         self._numbers = itertools.count()
 
     def __call__(self, case: str, ranks: int, *settings: str) -> RunFiles:
-        key = (case, ranks, settings)
-        if key not in self._made:
-            folder = self._mpirun.processes.folder / f"run-{next(self._numbers):02d}"
-            with self._mpirun.processes.leaving_nothing():
-                finished = self._mpirun(ranks, *arguments(case, folder, settings), timeout=LONGEST_SECONDS)
-            assert finished.returncode == 0, finished.stdout
-            self._made[key] = RunFiles(folder)
-        return self._made[key]
+        wanted = (case, ranks, settings)
+        if wanted not in self._made:
+            self._made[wanted] = RunFiles(self._made_once(wanted))
+        return self._made[wanted]
+
+    def _made_once(self, wanted: Wanted) -> Path:
+        name = hashlib.sha256(repr(wanted).encode()).hexdigest()
+        with (self._notes / name).open("a+") as note:
+            fcntl.flock(note, fcntl.LOCK_EX)  # until it is closed
+            note.seek(0)
+            folder = note.read() or str(self._make(*wanted))
+            note.truncate(0)
+            note.write(folder)
+        return Path(folder)
+
+    def _make(self, case: str, ranks: int, settings: tuple[str, ...]) -> Path:
+        folder = self._mpirun.processes.folder / f"run-{next(self._numbers):02d}"
+        with self._mpirun.processes.leaving_nothing():
+            finished = self._mpirun(ranks, *arguments(case, folder, settings), timeout=LONGEST_SECONDS)
+        assert finished.returncode == 0, finished.stdout
+        return folder
 
 
 class Start:
@@ -114,9 +140,12 @@ class Start:
 
 
 @pytest.fixture(scope="session")
-def couple(lasting_mpirun: "MpiRun") -> Couple:
+def couple(lasting_mpirun: "MpiRun", tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Couple:
     """Give a function that makes a run once; see :class:`Couple`."""
-    return Couple(lasting_mpirun)
+    own = tmp_path_factory.getbasetemp()
+    notes = (own if worker_id == "master" else own.parent) / "runs"
+    notes.mkdir(exist_ok=True)
+    return Couple(lasting_mpirun, notes)
 
 
 @pytest.fixture

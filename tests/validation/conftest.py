@@ -1,15 +1,14 @@
 """The validation suite: ``agrees`` compares with a reference value, and the table of all of them ends the session."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
 from tests.validation.references import Reference, reference, references
-from tests.validation.table import Comparison, as_lines, as_property, from_properties, not_compared
+from tests.validation.table import PROPERTY, Comparison, as_lines, as_property
 
 HERE = Path(__file__).parent
-PROPERTY = "validation"
 
 
 class Agrees:
@@ -45,23 +44,3 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.reference)
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print the table of what was compared."""
-    comparisons = from_properties(_noted(terminalreporter))
-    if not comparisons:
-        return
-    terminalreporter.section("validation")
-    for line in as_lines(comparisons):
-        terminalreporter.line(line)
-    left = not_compared(comparisons)
-    if left:
-        terminalreporter.line(f"Not compared in this session (`make validation` compares all): {', '.join(left)}")
-
-
-def _noted(reporter: pytest.TerminalReporter) -> Iterator[Sequence[object]]:
-    for reports in reporter.stats.values():
-        for report in reports:
-            if getattr(report, "when", None) == "call":
-                yield from (value for name, value in report.user_properties if name == PROPERTY)

@@ -1,12 +1,16 @@
 """The table of the validation suite: what was compared, what came out, and how it is printed."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+
+import pytest
 
 from tests.validation.references import REFERENCES, Reference, reference
 
 HEADINGS = ("problem", "quantity", "reference", "computed", "difference", "tolerance", "source")
+# The name under which the reports of tests carry what they compared.
+PROPERTY = "validation"
 _RIGHT = range(2, 6)
 
 
@@ -55,6 +59,26 @@ def not_compared(comparisons: Sequence[Comparison]) -> list[str]:
     seen = {comparison.reference for comparison in comparisons}
     missing = Counter(row.problem for row in REFERENCES if row not in seen)
     return [f"{problem} ({count})" for problem, count in missing.items()]
+
+
+def print_table(reporter: pytest.TerminalReporter) -> None:
+    """Print the table of what the tests of a session compared, if any did."""
+    comparisons = from_properties(_noted(reporter))
+    if not comparisons:
+        return
+    reporter.section("validation")
+    for line in as_lines(comparisons):
+        reporter.line(line)
+    left = not_compared(comparisons)
+    if left:
+        reporter.line(f"Not compared in this session (`make validation` compares all): {', '.join(left)}")
+
+
+def _noted(reporter: pytest.TerminalReporter) -> Iterator[Sequence[object]]:
+    for reports in reporter.stats.values():
+        for report in reports:
+            if getattr(report, "when", None) == "call":
+                yield from (value for name, value in report.user_properties if name == PROPERTY)
 
 
 def _padded(row: Sequence[str], widths: Sequence[int]) -> list[str]:
