@@ -126,6 +126,12 @@ def test_a_command_that_hangs_is_ended_in_time_and_what_it_said_is_shown(process
     assert processes.alive() == {}
 
 
+def test_what_a_run_of_a_test_leaves_in_shared_memory_is_noticed(processes: "Processes") -> None:
+    # A process that mpirun did not start leaves what Open MPI mapped (open-mpi/ompi#13261).
+    with pytest.raises(AssertionError, match=r"left on this machine: .*/sm_segment\."), processes.leaving_nothing():
+        processes.run([sys.executable, "-c", "from mpi4py import MPI"], timeout=60)
+
+
 def _copy_of_the_checkout(place: Path) -> Path:
     place.mkdir()
     for name in ("coupler", "kernels", "models"):
