@@ -140,7 +140,7 @@ def test_a_truth_that_only_copies_leaves_no_hope_for_any_model() -> None:
 
 
 def test_a_truth_cheaper_than_the_model_alone_is_not_replaced_on_its_own_cores() -> None:
-    wide = {"name": "coupler.models.mlp_ensemble:MLPEnsemble", "params": {"width": 512}}
+    wide = {"name": "coupler.models.mlp_ensemble:MLPEnsemble", "params": {"width": 128}}
 
     said = _foreseen(_computing(20), surrogate=wide, exchange={"transport": "inprocess"})
 
