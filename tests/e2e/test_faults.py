@@ -70,7 +70,7 @@ def test_a_server_that_dies_twice_is_started_twice(processes: "Processes", start
 
     assert finished.returncode == 0, finished.stdout
     summary = run.files.summary
-    assert summary.server_restarts == 2
+    assert summary.server_restarts == run.files.metrics[-1]["server_restarts"] == 2
     assert kinds(run) == ["server-lost", "server-back"] * 2
     assert sum(dict(summary.decisions).values()) == summary.elements
     assert summary.reasons["server_lost"] > 0
