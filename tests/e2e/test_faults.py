@@ -263,8 +263,21 @@ def test_a_job_that_is_killed_takes_everything_with_it(
 
     assert finished.returncode != 0
     assert not processes.wait(END_SECONDS)
-    if victim == "mpirun":  # who would have removed these
-        processes.remove_shared_memory_of_open_mpi()
+
+
+def test_a_reaper_that_stands_still_is_replaced_by_one_that_does_its_work(
+    processes: "Processes", start: "Start", patience: Patience
+) -> None:
+    run = start("heat.toml", 2, *patience.settings, ASYNCHRONOUS, ENDLESS)
+    run.until(lambda last: last["step"] > 1)
+    (first,) = reapers(processes)
+
+    os.kill(first, signal.SIGSTOP)
+    run.running.until(lambda: (now := reapers(processes)) and first not in now, within=END_SECONDS)
+    os.kill(rank(processes, 0), signal.SIGKILL)
+    run.running.end(timeout=END_SECONDS)
+
+    assert not processes.wait(END_SECONDS)
 
 
 def test_a_job_that_is_asked_to_end_ends(start: "Start", patience: Patience) -> None:
@@ -342,6 +355,10 @@ def rank(processes: "Processes", number: int) -> int:
 
 def supervisor(processes: "Processes") -> int:
     return next(pid for pid, command in processes.alive().items() if "coupler.serving.supervisor" in command)
+
+
+def reapers(processes: "Processes") -> list[int]:
+    return [pid for pid, command in processes.alive().items() if "coupler.serving.reaper" in command]
 
 
 def kinds(run: "Started") -> list[str]:
