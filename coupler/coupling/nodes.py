@@ -15,7 +15,8 @@ from coupler.errors import CouplerError
 T = TypeVar("T")
 # How long ranks that fail alike may be apart [s].
 _PARTING_SECONDS = 2.0
-_LOOK_SECONDS = 0.01
+# How often who waits asleep for other ranks looks for them, at first and after a while [s].
+_SHORTEST_SECONDS, _LOOK_SECONDS = 1e-4, 0.01
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class Nodes:
 def together(comm: MPI.Intracomm, work: Callable[[], T]) -> T:
     """Do something on every rank; if it fails on one, fail on all with that rank's error.
 
-    Without this, one rank raises and the others wait for it for ever.
+    Without this, one rank raises and the others wait for it for ever. They wait asleep.
 
     Collective: yes, over ``comm``.
     """
@@ -79,10 +80,22 @@ def together(comm: MPI.Intracomm, work: Callable[[], T]) -> T:
     except Exception as error:  # noqa: BLE001, whatever it is, the other ranks must hear of it
         traceback.print_exc()
         failure = CouplerError(f"rank {comm.rank}: {type(error).__name__}: {error}")
+    _meet(comm)
     for one in comm.allgather(failure):
         if one is not None:
             raise one
     return result  # type: ignore[return-value]
+
+
+def _meet(comm: MPI.Intracomm) -> None:
+    """Wait for all ranks without taking a core: what one of them waits for may need it, as servers do that start.
+
+    A blocking call of MPI spins. At the priority of ranks that leaves actors of a Ray cluster, which are nice, nothing.
+    """
+    everyone, pause = comm.Ibarrier(), _SHORTEST_SECONDS
+    while not everyone.Test():
+        time.sleep(pause)
+        pause = min(2 * pause, _LOOK_SECONDS)
 
 
 def on_first(comm: MPI.Intracomm, work: Callable[[], T]) -> T:

@@ -183,7 +183,8 @@ def some_hosts(count: int, folder: Path, resources: str) -> Hosts:
     except HostsUnavailableError as why:
         pytest.skip(f"several hosts on one machine: {why}")
     try:
-        hosts.start_ray([{"model": 1} if host.name in resources else {} for host in hosts.hosts], {})
+        own = [{"model": 1} if host.name in resources else {} for host in hosts.hosts]
+        hosts.start_ray(own, {"RAY_worker_niceness": "0"})  # servers must not wait behind the ranks
     except BaseException:
         hosts.close()
         raise
