@@ -127,12 +127,12 @@ def test_a_run_outlives_the_host_of_its_server(fresh_across: "Across") -> None:
 
 
 @pytest.mark.parametrize(
-    ("silence", "steps", "restarts"),
-    [(60, 200, 0), (4, 100, 2)],
+    ("silence", "steps", "replaced"),
+    [(60, 200, False), (4, 100, True)],
     ids=["the same server answers again", "another server takes its place"],
 )
 def test_a_run_outlives_a_link_that_is_cut_for_a_while(
-    fresh_across: "Across", silence: int, steps: int, restarts: int
+    fresh_across: "Across", silence: int, steps: int, replaced: bool
 ) -> None:
     hosts, hurry = fresh_across.hosts, fresh_across.folder / "hurry"
     settings = (*ANSWERED[1:], f"ray.address={hosts.ray_address}", ON_RESOURCE, f"ray.silence={silence}")
@@ -156,7 +156,8 @@ def test_a_run_outlives_a_link_that_is_cut_for_a_while(
     meanwhile = run.files.ledger[(run.files.ledger["step"] > before) & (run.files.ledger["step"] < back)]
     waits = meanwhile[meanwhile["wait_seconds"] > DEADLINE / 2]
     assert all(np.count_nonzero(waits["rank"] == rank) <= 1 for rank in (0, 1)), waits
-    assert run.files.summary.server_restarts == restarts
+    # Ray may give up the relay's call, and then it is the relay alone that is started again.
+    assert replaced == any("the server on host2 is lost" in event.sentence for event in run.files.summary.events)
 
 
 def test_a_run_over_two_hosts_says_what_cluster_it_needs(across: "Across") -> None:
