@@ -66,7 +66,7 @@ class Reaper:
             self._process.wait()
             done = False
         if not done:
-            _reap(self._folder, os.getpid())
+            reap(self._folder, os.getpid())
 
 
 def session_processes(folder: Path, spared: int) -> list[int]:
@@ -113,7 +113,8 @@ def _belongs(process: Path, needle: str) -> bool:
         return False
 
 
-def _reap(folder: Path, owner: int) -> None:
+def reap(folder: Path, owner: int) -> None:
+    """End every process of a session but its owner, politely at first, and remove its folder."""
     _wait_until_gone(folder, owner, _GRACE_SECONDS)
     ends = time.monotonic() + _KILL_SECONDS
     while time.monotonic() < ends and (left := session_processes(folder, owner)):
@@ -142,7 +143,7 @@ def main() -> None:
         signal.signal(number, signal.SIG_IGN)
     sys.stdin.buffer.read()
     folder, owner, *shared = sys.argv[1:]
-    _reap(Path(folder), int(owner))
+    reap(Path(folder), int(owner))
     if _state(int(owner)) in ("", "Z"):
         for segment in [segment for name in shared for segment in Path(name).parent.glob(f"{Path(name).name}.*")]:
             segment.unlink(missing_ok=True)

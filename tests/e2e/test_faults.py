@@ -280,6 +280,19 @@ def test_a_reaper_that_stands_still_is_replaced_by_one_that_does_its_work(
     assert not processes.wait(END_SECONDS)
 
 
+def test_a_reaper_that_is_killed_together_with_its_rank_is_not_needed(
+    processes: "Processes", start: "Start", patience: Patience
+) -> None:
+    run = start("heat.toml", 2, *patience.settings, ASYNCHRONOUS, ENDLESS)
+    run.until(lambda last: last["step"] > 1)
+
+    for pid in (*reapers(processes), rank(processes, 0)):
+        os.kill(pid, signal.SIGKILL)
+    run.running.end(timeout=END_SECONDS)
+
+    assert not processes.wait(END_SECONDS)
+
+
 def test_a_job_that_is_asked_to_end_ends(start: "Start", patience: Patience) -> None:
     run = start("heat.toml", 2, *patience.settings, ASYNCHRONOUS, ENDLESS)
     run.until(lambda last: last["step"] > 1)
