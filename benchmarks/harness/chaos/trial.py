@@ -20,7 +20,7 @@ _SMALL = ("output.pictures=false", "surrogate.params={members=1,width=8,depth=1,
 # As many steps as take about as long as the set-up: else most faults would hit that.
 CASES = {
     "bz": (ROOT / "tests/e2e/bz.toml", (*_SMALL, "run.steps=200", "grid.shape=[32,32]", "learning.first=3000")),
-    "heat": (ROOT / "tests/e2e/heat.toml", (*_SMALL, "run.steps=1000")),
+    "heat": (ROOT / "tests/e2e/heat.toml", (*_SMALL, "run.steps=400")),
 }
 # So that a run that lost something is not longer in finding out than a trial may take.
 _QUICK = (
