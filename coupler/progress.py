@@ -35,6 +35,8 @@ class Progress:
         The model that answers, 0 if none does.
     seconds : float
         Since the run's set-up began.
+    server_restarts : int
+        How often a server, a relay, or Ray with all of them was started again so far.
     """
 
     step: int
@@ -46,6 +48,7 @@ class Progress:
     threshold: float
     version: int
     seconds: float
+    server_restarts: int = 0
 
     def share(self, decision: str) -> float:
         """Share of the step's decisions in a category."""

@@ -1,5 +1,6 @@
 """Small records that travel between the layers: why an element went where it went, and what came back."""
 
+from collections.abc import Iterable
 from enum import IntEnum, StrEnum
 from typing import NamedTuple
 
@@ -129,10 +130,6 @@ class EventKind(StrEnum):
 TAKEOVERS = (EventKind.PROMOTED, EventKind.ROLLED_BACK)
 """What lets another version answer."""
 
-
-RESTARTS = (EventKind.SERVER_BACK, EventKind.RAY_BACK)
-"""What gives the ranks a server again that they had lost."""
-
 NO_OPERATOR = -1
 """The number of the operator in an event that concerns all of them."""
 
@@ -174,3 +171,8 @@ class Event(NamedTuple):
     kind: EventKind
     version: int
     sentence: str
+
+
+def count_restarts(events: Iterable[Event]) -> int:
+    """Count how often ranks were given a server again that they had lost."""
+    return sum(event.kind in (EventKind.SERVER_BACK, EventKind.RAY_BACK) for event in events)

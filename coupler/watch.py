@@ -252,6 +252,8 @@ def figures(sight: Sight) -> Sequence[tuple[str, str]]:
             ("threshold", f"{last.threshold:.3g}" if last.version else "–"),
             ("model", f"v{last.version}" if last.version else "none yet"),
         ]
+    if last.server_restarts:
+        shown.append(("servers started again", str(last.server_restarts)))
     return shown
 
 

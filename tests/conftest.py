@@ -213,11 +213,6 @@ class Processes:
         abandoned = [*_abandoned_for_good(before), *map(str, self._shared_memory.iterdir())]
         assert not abandoned, f"left on this machine: {abandoned}"
 
-    def remove_shared_memory_of_open_mpi(self) -> None:
-        """Do what mpirun does when it can: only it knows the names."""
-        for segment in self._shared_memory.glob("sm_segment.*"):
-            segment.unlink()
-
     def close(self) -> None:
         """End whatever is left and remove what it may have left."""
         self.kill()

@@ -46,6 +46,8 @@ class Moment(NamedTuple):
         Of the first operator.
     seconds : float
         Since the run's set-up began.
+    restarts : int
+        Of servers, so far.
     """
 
     totals: StepTotals
@@ -54,6 +56,7 @@ class Moment(NamedTuple):
     threshold: float
     version: int
     seconds: float
+    restarts: int
 
     def progress(self) -> Progress:
         """Say where the run is."""
@@ -71,6 +74,7 @@ class Moment(NamedTuple):
             threshold=self.threshold,
             version=self.version,
             seconds=self.seconds,
+            server_restarts=self.restarts,
         )
 
 
@@ -160,12 +164,10 @@ class Account:
             alone = len(self.routes) == 1  # then its own evidence is all there is
             self._tally = route.state.tally if alone else self._controller.certificate.add(self._tally, findings.sums)
 
-    def moment(self, seconds: float) -> Moment:
+    def moment(self, seconds: float, restarts: int) -> Moment:
         """Note where the run is; threshold and version are the first operator's."""
-        state = self.routes[0].state
-        return Moment(
-            self._last, self._controller.certificate, self._tally, state.threshold, state.version, seconds=seconds
-        )
+        state, certificate = self.routes[0].state, self._controller.certificate
+        return Moment(self._last, certificate, self._tally, state.threshold, state.version, seconds, restarts)
 
     def decisions(self) -> Decisions:
         """Give the six numbers of ``summary.json``."""

@@ -41,7 +41,7 @@ from coupler.errors import CouplerError, FieldMismatch
 from coupler.exchange.sharing import Bench
 from coupler.operator import Operator
 from coupler.progress import Progress
-from coupler.records import TAKEOVERS, Event, EventKind
+from coupler.records import TAKEOVERS, Event, EventKind, count_restarts
 from coupler.runfolder import RunFolder, claim
 from coupler.summary import FINISHED, STOPPED, ModelSummary, Summary
 from coupler.tape import TapeCall
@@ -110,6 +110,7 @@ class Session:
         self._step_began = 0.0
         self._models: list[ModelSummary] = []
         self.events: list[Event] = []
+        self._restarts = 0
         self._setting: tuple[StepSetting, ...] = ()
         self._first_ids = np.empty(0, np.int64)
         self.routes = [self._route(operator) for operator in plan.operators.values()]
@@ -159,6 +160,7 @@ class Session:
             self._keeper = Keeper(plan, self._nodes, self.folder, self._account, self._reduction, self._live)
             if since is not None:
                 self._setting, self.events = since.moment.setting, list(since.moment.events)
+                self._restarts = count_restarts(self.events)
                 self._models = [ModelSummary(**model) for model in since.moment.models]
                 self._keeper.resume(since, self._supervision)
             failed.pop_all()
@@ -171,7 +173,7 @@ class Session:
     def progress(self) -> Progress:
         """Where the run is, as of the last reduction."""
         self._read()
-        return self._account.moment(self._stopwatch.total).progress()
+        return self._account.moment(self._stopwatch.total, self._restarts).progress()
 
     def evaluate(
         self,
@@ -506,7 +508,7 @@ class Session:
             self._account.add(totals)
             if self._plan.learns:
                 self._journal.count(totals, [route.loss_bound for route in self.routes])
-            self._journal.note(self._account.moment(seconds).progress)
+            self._journal.note(self._account.moment(seconds, self._restarts).progress)
             self._switch_sharing(counts)
         self._unread.clear()
         self._read_at = time.monotonic()
@@ -524,6 +526,7 @@ class Session:
         for event in events:
             self._journal.tell(event)
             self.events.append(event)
+            self._restarts += count_restarts([event])
             if event.kind in TAKEOVERS:
                 assert self._steering is not None
                 self._switches[event.operator].renew()

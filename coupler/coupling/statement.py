@@ -10,7 +10,7 @@ from coupler.clock import Stopwatch
 from coupler.config import Case
 from coupler.coupling.account import Account
 from coupler.coupling.route import Route
-from coupler.records import NO_OPERATOR, RESTARTS, Event, EventKind
+from coupler.records import NO_OPERATOR, Event, EventKind, count_restarts
 from coupler.summary import FINISHED, ConservedSum, EventSummary, ModelSummary, Seconds, Summary, TwinWindow
 
 
@@ -83,7 +83,7 @@ def statement(
         speedup_estimate=costs.speedup,
         models=list(results.models),
         retrainings=results.retrainings,
-        server_restarts=sum(event.kind in RESTARTS for event in results.events),
+        server_restarts=count_restarts(results.events),
         rollbacks=sum(event.kind is EventKind.ROLLED_BACK for event in results.events),
         events=[
             EventSummary(

@@ -8,7 +8,7 @@ import select
 import time
 from pathlib import Path
 
-from coupler.serving.reaper import session_processes
+from coupler.serving.reaper import session_processes, stopped
 
 _PROGRAMS = ("raylet", "gcs_server")
 
@@ -47,7 +47,7 @@ class _Daemon:
     def broken(self, silence: float) -> str:
         if select.select([self._handle], [], [], 0)[0]:
             return f"Ray's {self._name} has ended"
-        if not _stopped(self._pid):
+        if not stopped(self._pid):
             self._stopped_at = None
             return ""
         now = time.monotonic()
@@ -60,10 +60,3 @@ def _program(pid: int) -> str:
         return Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0].decode(errors="replace").rpartition("/")[2]
     except OSError:  # it ended while we looked
         return ""
-
-
-def _stopped(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
-    except OSError:
-        return False

@@ -81,9 +81,10 @@ class Household:
         return message
 
     def mend(self) -> None:
-        """Start another reaper, if the one that there was is gone."""
+        """Start another reaper, if the one that there was is gone or stands still."""
         if not self._reaper.alive:
-            self._reaper = Reaper(self._folder)
+            before, self._reaper = self._reaper, Reaper(self._folder)
+            before.abandon()
 
     def ask_to_end(self) -> None:
         """Have the supervisor end everything politely; it closes its end of the line when it is done."""

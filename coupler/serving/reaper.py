@@ -1,7 +1,8 @@
 """The reaper: a small process that outlives a rank just long enough to clean up after it, ``kill -9`` included.
 
 It holds the reading end of a pipe whose writing end only the rank has. When the pipe closes, however that came
-about, it ends every process that still works in the session's folder and removes the folder.
+about, it ends every process that still works in the session's folder and removes the folder; and if the rank is gone,
+the shared memory that Open MPI has made for the job, which ``mpirun`` cannot remove when it was killed.
 """
 
 import os
@@ -34,7 +35,7 @@ class Reaper:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "coupler.serving.reaper", str(folder), str(os.getpid())],
+            [sys.executable, "-m", "coupler.serving.reaper", str(folder), str(os.getpid()), *_shared_by_mpi()],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -44,8 +45,15 @@ class Reaper:
 
     @property
     def alive(self) -> bool:
-        """Whether it is there to do its work."""
-        return self._process.poll() is None
+        """Whether it is there to do its work, and does not stand still."""
+        return self._process.poll() is None and not stopped(self._process.pid)
+
+    def abandon(self) -> None:
+        """End it without having the work done: another one does it."""
+        assert self._process.stdin is not None
+        self._process.kill()
+        self._process.wait()
+        self._process.stdin.close()
 
     def close(self) -> None:
         """Have the work done now, and wait until it is; here, if the reaper is gone or does not move."""
@@ -58,7 +66,7 @@ class Reaper:
             self._process.wait()
             done = False
         if not done:
-            _reap(self._folder, os.getpid())
+            reap(self._folder, os.getpid())
 
 
 def session_processes(folder: Path, spared: int) -> list[int]:
@@ -77,6 +85,25 @@ def session_processes(folder: Path, spared: int) -> list[int]:
     return [int(entry.name) for entry in processes if _belongs(entry, needle)]
 
 
+def stopped(process: int) -> bool:
+    """Whether a process was stopped by a signal."""
+    return _state(process) == "T"
+
+
+def _state(process: int) -> str:
+    """Give the letter of a process's state; none if there is no such process."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return ""
+
+
+def _shared_by_mpi() -> set[str]:
+    """Give what the names of Open MPI's shared memory begin with in this process's job; none where there is none."""
+    mapped = (line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines() if "/sm_segment." in line)
+    return {name.rpartition(".")[0] for name in mapped}  # without the rank
+
+
 def _belongs(process: Path, needle: str) -> bool:
     try:
         if needle in (process / "cmdline").read_text(errors="replace"):
@@ -86,7 +113,8 @@ def _belongs(process: Path, needle: str) -> bool:
         return False
 
 
-def _reap(folder: Path, owner: int) -> None:
+def reap(folder: Path, owner: int) -> None:
+    """End every process of a session but its owner, politely at first, and remove its folder."""
     _wait_until_gone(folder, owner, _GRACE_SECONDS)
     ends = time.monotonic() + _KILL_SECONDS
     while time.monotonic() < ends and (left := session_processes(folder, owner)):
@@ -114,7 +142,11 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     sys.stdin.buffer.read()
-    _reap(Path(sys.argv[1]), int(sys.argv[2]))
+    folder, owner, *shared = sys.argv[1:]
+    reap(Path(folder), int(owner))
+    if _state(int(owner)) in ("", "Z"):
+        for segment in [segment for name in shared for segment in Path(name).parent.glob(f"{Path(name).name}.*")]:
+            segment.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

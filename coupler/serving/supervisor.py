@@ -1,7 +1,8 @@
 """The supervisor: the process that holds the run's line to Ray, starts the services, and starts them again.
 
 It is a process of its own, started by rank 0: whatever becomes of Ray, at worst this process is lost with it, and a
-rank is never in its midst. It ends when rank 0 says so or is gone; the reaper of its folder sees to what is left.
+rank is never in its midst. It ends when rank 0 says so or is gone; the reaper of its folder sees to what is left, and
+if that is gone as well, the supervisor itself.
 """
 
 import logging
@@ -29,6 +30,7 @@ from coupler.serving.messages import (
     Unanswered,
     Want,
 )
+from coupler.serving.reaper import reap
 from coupler.serving.service import Service
 
 _log = logging.getLogger("coupler")
@@ -63,13 +65,18 @@ class Supervisor:
         except CouplerError as error:
             self._say(Refused.because_of(error))
             return
+        orphaned = False
         try:
             self._say(Connected(cluster.head))
             self._serve(cluster)
         except (EOFError, BrokenPipeError, ConnectionResetError):
             _log.warning("rank 0 is gone")
+            orphaned = True
         finally:
+            self._ending.set()
             cluster.close()
+        if orphaned:
+            reap(folder, os.getpid())  # the reaper is sooner, if it is there
 
     def _serve(self, cluster: Cluster) -> None:
         message = self._line.recv()

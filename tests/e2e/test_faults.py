@@ -70,7 +70,7 @@ def test_a_server_that_dies_twice_is_started_twice(processes: "Processes", start
 
     assert finished.returncode == 0, finished.stdout
     summary = run.files.summary
-    assert summary.server_restarts == 2
+    assert summary.server_restarts == run.files.metrics[-1]["server_restarts"] == 2
     assert kinds(run) == ["server-lost", "server-back"] * 2
     assert sum(dict(summary.decisions).values()) == summary.elements
     assert summary.reasons["server_lost"] > 0
@@ -263,8 +263,34 @@ def test_a_job_that_is_killed_takes_everything_with_it(
 
     assert finished.returncode != 0
     assert not processes.wait(END_SECONDS)
-    if victim == "mpirun":  # who would have removed these
-        processes.remove_shared_memory_of_open_mpi()
+
+
+def test_a_reaper_that_stands_still_is_replaced_by_one_that_does_its_work(
+    processes: "Processes", start: "Start", patience: Patience
+) -> None:
+    run = start("heat.toml", 2, *patience.settings, ASYNCHRONOUS, ENDLESS)
+    run.until(lambda last: last["step"] > 1)
+    (first,) = reapers(processes)
+
+    os.kill(first, signal.SIGSTOP)
+    run.running.until(lambda: (now := reapers(processes)) and first not in now, within=END_SECONDS)
+    os.kill(rank(processes, 0), signal.SIGKILL)
+    run.running.end(timeout=END_SECONDS)
+
+    assert not processes.wait(END_SECONDS)
+
+
+def test_a_reaper_that_is_killed_together_with_its_rank_is_not_needed(
+    processes: "Processes", start: "Start", patience: Patience
+) -> None:
+    run = start("heat.toml", 2, *patience.settings, ASYNCHRONOUS, ENDLESS)
+    run.until(lambda last: last["step"] > 1)
+
+    for pid in (*reapers(processes), rank(processes, 0)):
+        os.kill(pid, signal.SIGKILL)
+    run.running.end(timeout=END_SECONDS)
+
+    assert not processes.wait(END_SECONDS)
 
 
 def test_a_job_that_is_asked_to_end_ends(start: "Start", patience: Patience) -> None:
@@ -342,6 +368,10 @@ def rank(processes: "Processes", number: int) -> int:
 
 def supervisor(processes: "Processes") -> int:
     return next(pid for pid, command in processes.alive().items() if "coupler.serving.supervisor" in command)
+
+
+def reapers(processes: "Processes") -> list[int]:
+    return [pid for pid, command in processes.alive().items() if "coupler.serving.reaper" in command]
 
 
 def kinds(run: "Started") -> list[str]:

@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -22,6 +22,7 @@ PLUGINS = Path(__file__).parent / "plugins"
 ASYNCHRONOUS = "learning.mode=asynchronous"
 ON_RESOURCE = "ray.servers=model"
 STEPS = 2000
+DEADLINE = 1.0
 END_SECONDS = 60.0
 ACTORS = ("ray::Server", "ray::RemoteServer", "ray::Relay", "ray::TrainingActor")
 
@@ -83,6 +84,7 @@ def test_ranks_whose_server_on_another_host_is_killed_get_another_and_the_others
     os.kill(one(first, "ray::RemoteServer"), signal.SIGKILL)
     run.until(lambda last: last["decisions"]["disabled"] > 0)
     lost = run.files.metrics[-1]["step"]
+    run.until(lambda last: last["server_restarts"] >= 2)  # the server, and its relay on the other host
     run.until_a_model_answers()
     hurry.touch()
     finished = run.running.end(END_SECONDS)
@@ -122,6 +124,40 @@ def test_a_run_outlives_the_host_of_its_server(fresh_across: "Across") -> None:
     waits = run.files.ledger[run.files.ledger["wait_seconds"] > 0.5]
     assert all(np.count_nonzero(waits["rank"] == rank) <= 1 for rank in (0, 1)), waits
     assert sum(dict(run.files.summary.decisions).values()) == STEPS * 24 * 24
+
+
+@pytest.mark.parametrize(
+    ("silence", "steps", "replaced"),
+    [(60, 200, False), (4, 100, True)],
+    ids=["the same server answers again", "another server takes its place"],
+)
+def test_a_run_outlives_a_link_that_is_cut_for_a_while(
+    fresh_across: "Across", silence: int, steps: int, replaced: bool
+) -> None:
+    hosts, hurry = fresh_across.hosts, fresh_across.folder / "hurry"
+    settings = (*ANSWERED[1:], f"ray.address={hosts.ray_address}", ON_RESOURCE, f"ray.silence={silence}")
+    slow = patient(hurry, seconds=0.1, steps=1200)
+    run = fresh_across.start("heat.toml", (2, 0), *slow, *settings, f"exchange.deadline={DEADLINE}")
+    run.until(is_answered)
+    before = run.files.metrics[-1]["step"]
+
+    hosts.cut(hosts.hosts[1])
+    run.until(lambda last: not is_answered(last))
+    lost = run.files.metrics[-1]["step"]
+    run.until(lambda last: last["step"] > lost + steps)
+    hosts.mend(hosts.hosts[1])
+    run.until(is_answered)
+    back = run.files.metrics[-1]["step"]
+    hurry.touch()
+    finished = run.running.end(END_SECONDS)
+
+    assert finished.returncode == 0, finished.stdout
+    assert not any(map(is_answered, run.files.metrics[lost : lost + steps]))
+    meanwhile = run.files.ledger[(run.files.ledger["step"] > before) & (run.files.ledger["step"] < back)]
+    waits = meanwhile[meanwhile["wait_seconds"] > DEADLINE / 2]
+    assert all(np.count_nonzero(waits["rank"] == rank) <= 1 for rank in (0, 1)), waits
+    # Ray may give up the relay's call, and then it is the relay alone that is started again.
+    assert replaced == any("the server on host2 is lost" in event.sentence for event in run.files.summary.events)
 
 
 def test_a_run_over_two_hosts_says_what_cluster_it_needs(across: "Across") -> None:
@@ -168,9 +204,16 @@ def test_the_doctor_looks_at_both_hosts_and_between_them(across: "Across") -> No
     assert rows["Ray cluster"]["status"] == "ok"
 
 
-def patient(hurry: Path) -> tuple[str, ...]:
-    kernel = (f'kernel.name="{PLUGINS}/kernels.py:Patient"', f'kernel.params={{file = "{hurry}"}}')
-    return (*kernel, ASYNCHRONOUS, f"run.steps={STEPS}")
+def patient(hurry: Path, seconds: float = 0.02, steps: int = STEPS) -> tuple[str, ...]:
+    params = f'{{file = "{hurry}", seconds = {seconds}}}'
+    kernel = (f'kernel.name="{PLUGINS}/kernels.py:Patient"', f"kernel.params={params}")
+    return (*kernel, ASYNCHRONOUS, f"run.steps={steps}")
+
+
+def is_answered(step: dict[str, Any]) -> bool:
+    """Whether a model answered whatever was asked in a step."""
+    decisions = step["decisions"]
+    return bool(decisions["accepted"] > 0 == decisions["timeout"] == decisions["disabled"])
 
 
 def is_actor(command: str) -> bool:

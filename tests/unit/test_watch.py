@@ -234,3 +234,10 @@ def test_the_command_shows_a_run_that_has_ended(folder: Path, metrics: MetricsFi
 
     assert done.exit_code == 0
     assert "The run has ended: finished" in done.stdout.replace("\n", " ")
+
+
+def test_servers_that_were_started_again_are_shown_once_there_are_any(folder: Path) -> None:
+    case, shown = read_case(folder / "case.toml"), ("servers started again", "2")
+
+    assert shown not in figures(Sight(case, (_step(1),)))
+    assert shown in figures(Sight(case, (replace(_step(1), server_restarts=2),)))

@@ -44,7 +44,7 @@ class Job:
     def __init__(self, ranks: int, arguments: Sequence[str], output: Path) -> None:
         self.output = output
         self._mark = uuid.uuid4().hex
-        # Open MPI's own shared memory in a folder of this job: what a killed mpirun leaves there is nobody else's.
+        # Open MPI's own shared memory in a folder of this job: what is left there is nobody else's.
         self._memory = _SHARED_MEMORY / f"coupler-test-{self._mark}"
         self._memory.mkdir(mode=0o700)
         self._before = _places()
@@ -99,7 +99,8 @@ class Job:
         ends = time.monotonic() + GRACE_SECONDS
         while (left := self.alive()) and time.monotonic() < ends:
             time.sleep(_LOOK_SECONDS)
-        return [*left.values(), *map(str, sorted(place for place in _places() - self._before if not _used(place)))]
+        abandoned = {place for place in _places() - self._before if not _used(place)}
+        return [*left.values(), *map(str, sorted(abandoned | set(self._memory.iterdir())))]
 
     def close(self) -> None:
         """End whatever is left, the reapers last: they clear up."""
@@ -145,7 +146,7 @@ def _command(pid: int) -> str:
 
 
 def _places() -> set[Path]:
-    """Where runs leave something if they do: shared memory that is not MPI's, and folders of Ray."""
+    """Where runs leave something if they do, a job's own folder aside: shared memory, and folders of Ray."""
     memory = {path for path in _SHARED_MEMORY.iterdir() if not path.name.startswith(("coupler-", "sm_segment"))}
     return memory | set(Path("/tmp").glob("coupler-ray-*"))
 
