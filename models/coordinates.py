@@ -101,13 +101,17 @@ class Coordinates(torch.nn.Module):
         mean = decode(coordinates, self.knee, self.rtol)
         return torch.clamp(mean, self.lower, self.upper)
 
-    def jolted(self, inputs: Tensor, tolerances: Tensor) -> Tensor:
-        """Move inputs (n, n_in) of the outputs' names by so many tolerances (n, n_out), within their bounds."""
-        moved = decode(self.base(inputs) + tolerances, self.knee, self.rtol).clamp(self.lower, self.upper)
+    def jolted(self, inputs: Tensor, truth: Tensor, tolerances: Tensor) -> tuple[Tensor, Tensor]:
+        """Move inputs (n, n_in) of the outputs' names by so many tolerances (n, n_out), and the truth along with them.
+
+        Both stay within their bounds; the increments stay as they are but for that.
+        """
         has = self.has_source > 0
+        moved = decode(self.base(inputs) + tolerances, self.knee, self.rtol).clamp(self.lower, self.upper)
         result = inputs.clone()
         result[:, self.source[has]] = moved[:, has]
-        return result
+        after = decode(self.base(result) + self._increments(inputs, truth), self.knee, self.rtol)
+        return result, torch.where(has, after.clamp(self.lower, self.upper), truth)
 
     def feature_rows(self) -> Tensor:
         """Give what :func:`put_features` reads."""

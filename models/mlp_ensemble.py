@@ -102,7 +102,7 @@ class MLPEnsemble(Surrogate):
         plan = self.plan._replace(seconds=seconds)
         taught = teach(self.nets, self.coordinates, samples, plan, seed=seed, known=bool(self.fitted))
         if self.doubt is not None:
-            self._learn_doubt(self.doubt, taught, samples)
+            self._learn_doubt(self.doubt, taught)
         self.fitted.fill_(True)
         calibrate(self, self.score_scale, samples.take(taught.division.judged.numpy()))
 
@@ -131,8 +131,8 @@ class MLPEnsemble(Surrogate):
         return CompiledForward(_answer, n_in, n_out, pack(self.nets.layers()), *arrays)
 
     @torch.no_grad()
-    def _learn_doubt(self, doubt: LearnedDoubt, taught: Taught, samples: Samples) -> None:
-        features = taught.lesson.features
+    def _learn_doubt(self, doubt: LearnedDoubt, taught: Taught) -> None:
+        features, samples = taught.lesson.features, taught.samples
         mean = self.predict(torch.from_numpy(samples.inputs), torch.from_numpy(samples.dt)).mean
         doubt.learn(features, torch.from_numpy(self.signature.error(mean.numpy(), samples.truth)))
         answers = self.nets(features[taught.division.judged].expand(self.members, -1, -1))

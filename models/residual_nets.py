@@ -200,8 +200,9 @@ def _progress(share_of_steps: float, spent: float, seconds: float | None) -> flo
 
 
 class Taught(NamedTuple):
-    """What nets were trained on."""
+    """What nets were trained on: the samples, jolted where they were, what that is to the nets, and who saw what."""
 
+    samples: Samples
     lesson: Lesson
     division: Division
 
@@ -236,29 +237,29 @@ def teach(
         coordinates.take_scales(inputs, dt, truth)
         nets.draw(generator)
     division = Division.of(len(samples), generator)
-    wanted = coordinates.wanted(inputs, truth)
     if plan.jolt > 0:
-        inputs = _jolted(coordinates, inputs, division.seen[::2], plan.jolt, generator)
-    lesson = Lesson(coordinates.read(inputs, dt), wanted)
+        inputs, truth = _jolted(coordinates, inputs, truth, division.seen[::2], plan.jolt, generator)
+    lesson = Lesson(coordinates.read(inputs, dt), coordinates.wanted(inputs, truth))
     left = None if plan.seconds is None else plan.seconds - (time.thread_time() - start)
     rest = plan._replace(rate=rate, seconds=left)
     nets.train_on(lesson, division, coordinates.increment_scale.float(), rest, generator)
-    return Taught(lesson, division)
+    return Taught(Samples(inputs.numpy(), samples.dt, truth.numpy()), lesson, division)
 
 
 # The smallest jolts, as a share of the largest; in between they are spread evenly by size.
 _LEAST_JOLT = 0.01
 
 
-def _jolted(coordinates: Coordinates, inputs: Tensor, rows: Tensor, most: float, generator: torch.Generator) -> Tensor:
-    """Move the inputs of some samples, as the answers of a model would have moved them in the steps before.
+def _jolted(
+    coordinates: Coordinates, inputs: Tensor, truth: Tensor, rows: Tensor, most: float, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Move some samples, as the answers of a model would have moved them in the steps before.
 
     A run is fed with what it accepted, which lies beside all that was ever solved: where fresh gas held none of a
     radical, it now holds a thousandth of a tolerance. Nets that have never seen such are far off there (for learned
     simulators: Sanchez-Gonzalez et al., ICML 2020, section 4.4).
     """
-    few = inputs[rows]
-    sizes = most * _LEAST_JOLT ** torch.rand(len(few), 1, generator=generator, dtype=torch.float64)
-    shape = (len(few), coordinates.answers)
-    few = coordinates.jolted(few, sizes * torch.randn(shape, generator=generator, dtype=torch.float64))
-    return inputs.index_copy(0, rows, few)
+    sizes = most * _LEAST_JOLT ** torch.rand(len(rows), 1, generator=generator, dtype=torch.float64)
+    jolts = sizes * torch.randn((len(rows), coordinates.answers), generator=generator, dtype=torch.float64)
+    moved, after = coordinates.jolted(inputs[rows], truth[rows], jolts)
+    return inputs.index_copy(0, rows, moved), truth.index_copy(0, rows, after)
