@@ -2,6 +2,7 @@
 
 import errno
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -72,13 +73,18 @@ def creating(path: Path) -> Iterator[Path]:
 
     Collective: no.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary = unshared(path)
     yield temporary
     _sync(temporary)
     with suppress(FileExistsError):
         os.link(temporary, path)
     temporary.unlink()
     _sync(path.parent)
+
+
+def unshared(path: Path) -> Path:
+    """Give a hidden path beside a file that nobody else gets: processes of two nodes may have the same number."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
 
 
 def _sync(path: Path) -> None:

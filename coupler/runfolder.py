@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import coupler
-from coupler.atomic import replacing
+from coupler.atomic import replacing, unshared
 from coupler.config import Case
 from coupler.errors import ConfigError
 from coupler.lock import FolderLock
@@ -188,7 +188,7 @@ def _read_environment(path: Path) -> dict[str, Any]:
 
 def _write_first(path: Path, text: str) -> None:
     """Write a file that must not exist; whoever is second gets FileExistsError."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary = unshared(path)
     temporary.write_text(text, encoding="utf-8")
     try:
         os.link(temporary, path)

@@ -161,6 +161,10 @@ class Learner:
         """Give the card of a version of this operator's model."""
         return self._registry.card(self._plan.name, version)
 
+    def inherit(self, card: ModelCard) -> None:
+        """Know of a version that the run begins with. Collective: no."""
+        self._latest = card.version
+
     def count_outcome(self) -> None:
         """Add to this rank's counts whether it sees the outcome of the round under way. Collective: no."""
         if self.training and self._nodes.leads:

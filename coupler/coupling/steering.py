@@ -109,6 +109,9 @@ class Steering:
     def inherit(self, cards: Sequence[ModelCard | None]) -> None:
         """Have versions answer from the first step on, per operator; every server has them. Collective: no."""
         self._inherited = cards
+        for learner, card in zip(self._learners, cards, strict=True):
+            if card is not None:
+                learner.inherit(card)
 
     def begin(self) -> list[Event]:
         """Decide what the first step is made with. Collective: yes where a model answers, otherwise no."""
