@@ -22,6 +22,8 @@ _HELD_BACK, _HELD_BACK_MOST = 0.1, 2000
 # From the middle of a training on, where large steps are over, the nets are tried so many times on what they do not
 # see. Not before: a net that is trained further has seen all of that, and would be flattered by it.
 _TRIED_FROM, _TRIALS = 0.5, 10
+# The smallest jolts, as a share of the largest; in between they are spread evenly by the logarithm.
+_LEAST_JOLT = 0.01
 
 
 class Lesson(NamedTuple):
@@ -244,10 +246,6 @@ def teach(
     rest = plan._replace(rate=rate, seconds=left)
     nets.train_on(lesson, division, coordinates.increment_scale.float(), rest, generator)
     return Taught(Samples(inputs.numpy(), samples.dt, truth.numpy()), lesson, division)
-
-
-# The smallest jolts, as a share of the largest; in between they are spread evenly by size.
-_LEAST_JOLT = 0.01
 
 
 def _jolted(

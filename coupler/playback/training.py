@@ -52,16 +52,17 @@ class TapeTraining:
 
     def __init__(self, tapes: Sequence[Path], case: Case, *, seconds: float | None, samples: int) -> None:
         self._case, self._seconds, self._samples = case, seconds, samples
-        names = list(dict.fromkeys(name for path in tapes for name in operators_on_tape(path)))
+        self._tapes: dict[str, list[Tape]] = {}
+        for path in tapes:
+            for name in operators_on_tape(path):
+                self._tapes.setdefault(name, []).append(Tape(path, name))
         for name in case.operator:
-            if name not in names:
-                raise ConfigError(f'[operator.{name}]: no tape is of "{name}".{did_you_mean(name, names)}')
-        self._tapes = {name: [Tape(path, name) for path in tapes if name in operators_on_tape(path)] for name in names}
+            if name not in self._tapes:
+                raise ConfigError(f'[operator.{name}]: no tape is of "{name}".{did_you_mean(name, self._tapes)}')
         self._signatures = {name: _signature(mine, case) for name, mine in self._tapes.items()}
+        surrogate = plugin.load(case.surrogate.name, Surrogate)
         for signature in self._signatures.values():
-            plugin.build(
-                plugin.load(case.surrogate.name, Surrogate), case.surrogate.params, signature, key="surrogate.params"
-            )
+            plugin.build(surrogate, case.surrogate.params, signature, key="surrogate.params")
 
     def run(self, folder: RunFolder) -> list[ModelCard]:
         """Train, and leave the models in a folder that a run can begin with.

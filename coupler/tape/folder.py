@@ -5,6 +5,7 @@ from pathlib import Path
 
 from coupler.errors import CouplerError, did_you_mean
 
+_ADVICE = 'A run writes tapes with output.tape = true in controller.mode = "physics" or "shadow".'
 _NAME = re.compile(r"(.+)-(\d{5,})\.h5")
 
 
@@ -46,8 +47,7 @@ class TapeFolder:
         present = self._numbers()
         if operator not in present:
             raise CouplerError(
-                f'There is no tape of "{operator}" in {self.path}.{did_you_mean(operator, present)} A run writes tapes '
-                'with output.tape = true in controller.mode = "physics" or "shadow".'
+                f'There is no tape of "{operator}" in {self.path}.{did_you_mean(operator, present)} {_ADVICE}'
             )
         paths = [self.segment(operator, number) for number in range(1, self.last(operator) + 1)]
         for path in paths:
@@ -96,8 +96,5 @@ def operators_on_tape(path: Path) -> list[str]:
     """
     folder = TapeFolder(path)
     if not folder.operators:
-        raise CouplerError(
-            f"{folder.path} holds no tape. A run writes tapes with output.tape = true in controller.mode = "
-            '"physics" or "shadow".'
-        )
+        raise CouplerError(f"{folder.path} holds no tape. {_ADVICE}")
     return folder.operators

@@ -11,10 +11,11 @@ from coupler.cli import app
 from coupler.errors import CouplerError
 from coupler.learning.registry import Registry
 from coupler.records import Reason
+from tests.e2e.conftest import RunFiles
 
 if TYPE_CHECKING:
     from tests.conftest import MpiRun
-    from tests.e2e.conftest import Couple, RunFiles
+    from tests.e2e.conftest import Couple
 
 pytestmark = [pytest.mark.e2e, pytest.mark.ray]
 
@@ -115,7 +116,7 @@ def test_a_run_with_a_model_to_begin_with_goes_on_without_that_folder(
     resumed = mpirun(1, "-m", "coupler", "resume", str(begun))
 
     assert resumed.returncode == 0, resumed.stdout
-    summary = type(undisturbed)(begun).summary
+    summary = RunFiles(begun).summary
     assert summary.models == undisturbed.summary.models
     assert summary.state_sha256 == undisturbed.summary.state_sha256
 
