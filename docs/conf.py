@@ -4,12 +4,15 @@ The pages are the Markdown files of this folder as they are, the reference comes
 needs beyond that is in ``_site/``, a file each.
 """
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
+# Autodoc imports MPI, and without a launcher Open MPI leaves 16 MiB in /dev/shm (open-mpi/ompi#13261).
+os.environ.setdefault("OMPI_MCA_btl", "self")
 
 import coupler  # noqa: E402, found by the line above
 from docs._site import command_line, docstrings, pages  # noqa: E402
