@@ -7,6 +7,7 @@ its way, one computed and one on its way back at the same time. Small ones trave
 
 import logging
 import os
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -28,6 +29,8 @@ from coupler.serving.remote import WITHIN_CALL_BYTES, Heading, consecutive, cut_
 _log = logging.getLogger("coupler")
 # How long an idle relay sleeps before it looks again whether it should stop [s].
 _IDLE_SECONDS = 0.2
+# How long a server that cannot be reached is left alone before it is asked again [s].
+_REST_SECONDS = 1.0
 # Inputs and answers of one chunk that goes through the store, at most [bytes]: large beside what finding an object
 # costs, some milliseconds each way. A batch of no more than one goes in calls instead.
 _CHUNK_BYTES = 16 * 2**20
@@ -77,6 +80,11 @@ class _Line:
 
     server: Any
     asked: dict[Any, tuple[_Chunk, list[Any]]] = field(default_factory=dict)
+    rests_until: float = 0.0
+
+    @property
+    def free(self) -> bool:
+        return len(self.asked) < _IN_FLIGHT and time.monotonic() >= self.rests_until
 
     def ask(self, chunk: _Chunk) -> None:
         batch, parts = chunk.of.batch, [part.inputs for part in chunk.rows]
@@ -88,6 +96,12 @@ class _Line:
         else:
             replies = self.server.answer.options(num_returns=2).remote(heading, parts)
         self.asked[replies[-1]] = chunk, replies
+
+    def give_back(self) -> list[_Chunk]:
+        """Forget what is on its way, and give it."""
+        chunks = [chunk for chunk, _ in self.asked.values()]
+        self.asked.clear()
+        return chunks
 
 
 class Relay(Actor):
@@ -152,14 +166,16 @@ class Relay(Actor):
             waiting.extendleft(self._take_in())
 
     def _free_line(self) -> _Line | None:
-        """Give the line with the least on its way, in turns among equals; none if all have enough."""
+        """Give the line with the least on its way, in turns among equals; none if all have enough or rest."""
         self._lines.rotate(-1)
-        line = min(self._lines, key=lambda line: len(line.asked))
-        return line if len(line.asked) < _IN_FLIGHT else None
+        return min((line for line in self._lines if line.free), key=lambda line: len(line.asked), default=None)
 
     def _take_in(self) -> list[_Chunk]:
         """Wait for an answer and write it into the arena; give the chunks of a server that was lost meanwhile."""
         asked = {reply: line for line in self._lines for reply in line.asked}
+        if not asked:  # all servers rest
+            time.sleep(_IDLE_SECONDS)
+            return []
         # All of them: Ray begins to fetch what is ready.
         done, _ = ray.wait(list(asked), num_returns=1, timeout=_IDLE_SECONDS, fetch_local=True)
         for reply in done:
@@ -167,18 +183,30 @@ class Relay(Actor):
             chunk, replies = line.asked[reply]
             try:
                 seconds, *values = ray.get(replies)
+            except ray.exceptions.ActorUnavailableError as error:
+                return self._rest(line, error)
             except ray.exceptions.RayError as error:
                 return self._drop(line, error)
             del line.asked[reply]
             chunk.put(seconds, values[0] if len(values) == 1 else np.concatenate(values))
         return []
 
+    def _rest(self, line: _Line, error: Exception) -> list[_Chunk]:
+        """Take back what a server was asked that cannot be reached for now: a link may be cut for a while."""
+        _log.warning("a server cannot be reached: %s", _first_line(error))
+        line.rests_until = time.monotonic() + _REST_SECONDS
+        return line.give_back()
+
     def _drop(self, line: _Line, error: Exception) -> list[_Chunk]:
-        _log.warning("a server is lost: %s", str(error).strip().splitlines()[0])
+        _log.warning("a server is lost: %s", _first_line(error))
         self._lines.remove(line)
         if not self._lines:
             raise CouplerError("all servers are lost") from error
-        return [chunk for chunk, _ in line.asked.values()]
+        return line.give_back()
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0]
 
 
 def _chunks(batches: Iterable[Batch]) -> Iterator[_Chunk]:

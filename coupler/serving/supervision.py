@@ -17,15 +17,15 @@ from coupler.learning.trainer import TrainingTask
 from coupler.records import EventKind, Notice
 from coupler.serving.household import Household, HouseholdLost
 from coupler.serving.losses import Losses
-from coupler.serving.messages import Connected, Refused, Serve, Serving, Train, TrainingFailed, Unanswered, Want
+from coupler.serving.messages import Alive, Connected, Refused, Serve, Serving, Train, TrainingFailed, Unanswered, Want
 from coupler.serving.modelplan import Wanted
 from coupler.serving.post import START_SECONDS
 from coupler.serving.serviceplan import ServicePlan
 
 T = TypeVar("T")
 _log = logging.getLogger("coupler")
-# Longest wait for Ray to be there [s]; and for everything to end.
-_CONNECT_SECONDS, _END_SECONDS = 120.0, 20.0
+# Longest wait for Ray to be there [s]; for a word of the supervisor meanwhile; and for everything to end.
+_CONNECT_SECONDS, _QUIET_SECONDS, _END_SECONDS = 120.0, 45.0, 20.0
 
 
 @dataclass(frozen=True)
@@ -172,8 +172,11 @@ class Supervision:
 
     def _said(self, within: float) -> object:
         """Give what the supervisor says to what it was asked for; a refusal is raised."""
+        ends = time.monotonic() + within
         try:
-            message = self._household.receive(within)
+            while isinstance(message := self._household.receive(_QUIET_SECONDS), Alive):
+                if time.monotonic() > ends:
+                    raise HouseholdLost(f"the supervisor has not done its work within {within:g} s")
         except HouseholdLost as lost:
             raise CouplerError(f"Ray did not start: {lost}. Try `coupler doctor`.") from lost
         if isinstance(message, Refused):

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -49,7 +50,7 @@ class Supervisor:
 
     def __init__(self, line: Connection) -> None:
         self._line = line
-        self._saying, self._ending = threading.Lock(), threading.Event()
+        self._saying, self._settled, self._ending = threading.Lock(), threading.Event(), threading.Event()
         self._said_at = 0.0
 
     def run(self, address: str | None, spans: int, folder: Path) -> None:
@@ -60,6 +61,7 @@ class Supervisor:
         address, spans, folder
             As for :class:`Cluster`.
         """
+        threading.Thread(target=self._beat, daemon=True).start()
         try:
             cluster = Cluster(address, spans, folder)
         except CouplerError as error:
@@ -89,12 +91,19 @@ class Supervisor:
         except CouplerError as error:
             self._say(Refused.because_of(error))
             return
+        self._settled.set()
         self._say(Serving())
         try:
             self._look_after(service)
         finally:
             self._ending.set()
             service.close()
+
+    def _beat(self) -> None:
+        """Say that this process is alive while it starts everything; later its looking after everything does."""
+        with suppress(OSError):  # rank 0 is gone, which is found out where it is listened to
+            while not self._settled.wait(ALIVE_SECONDS):
+                self._say(Alive())
 
     def _watch(self, cluster: Cluster, silence: float) -> None:
         """End this process when Ray as a whole is of no use any more: whoever waits for it would wait for long."""

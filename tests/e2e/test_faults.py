@@ -192,6 +192,20 @@ def test_ray_is_started_again_as_a_whole(
     assert not Path(f"/proc/{before}").exists()
 
 
+def test_a_supervisor_that_stops_for_good_while_it_starts_everything_is_replaced(
+    processes: "Processes", start: "Start"
+) -> None:
+    run = start("heat.toml", 2)
+    run.running.until(lambda: find(processes, "raylet"), within=60)
+
+    os.kill(supervisor(processes), signal.SIGSTOP)
+    finished = run.running.end(timeout=LONG_SECONDS)
+
+    assert finished.returncode == 0, finished.stdout
+    assert "the supervisor has said nothing for 45 s" in finished.stdout
+    assert run.files.summary.decisions.accepted > 0
+
+
 def test_a_server_that_stands_still_costs_each_rank_one_deadline(
     processes: "Processes", start: "Start", patience: Patience
 ) -> None:

@@ -97,10 +97,15 @@ class Job:
     def leftovers(self) -> list[str]:
         """Give what is still there a while after its end, and should not be."""
         ends = time.monotonic() + GRACE_SECONDS
-        while (left := self.alive()) and time.monotonic() < ends:
+        while (left := self._left()) and time.monotonic() < ends:
             time.sleep(_LOOK_SECONDS)
+        return left
+
+    def _left(self) -> list[str]:
+        if working := self.alive():
+            return list(working.values())
         abandoned = {place for place in _places() - self._before if not _used(place)}
-        return [*left.values(), *map(str, sorted(abandoned | set(self._memory.iterdir())))]
+        return list(map(str, sorted(abandoned | set(self._memory.iterdir()))))
 
     def close(self) -> None:
         """End whatever is left, the reapers last: they clear up."""
