@@ -215,7 +215,7 @@ def bench(
 
 @app.command()
 def train(
-    tapes: Annotated[list[Path], typer.Argument(metavar="RUN...", help="folders of runs that recorded tapes")],
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="folders of runs with tapes, or that learned")],
     settings: Annotated[list[str], typer.Option("--set", metavar="SECTION.KEY=VALUE", help="override a key")] = [],  # noqa: B006
     out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="a new folder; runs/train-NNN")] = None,
     seconds: Annotated[
@@ -225,13 +225,13 @@ def train(
 ) -> None:
     """Train models on recorded truth, for runs to begin with; the case is that of the first run."""
     _share_the_node()
-    if not (tapes[0] / "case.toml").is_file():
-        raise ConfigError(f"{tapes[0]} is no run folder: it has no case.toml. Give the folder of a run with a tape.")
-    case = read_case(tapes[0] / "case.toml", settings)
-    from coupler.playback.training import TapeTraining
+    if not (runs[0] / "case.toml").is_file():
+        raise ConfigError(f"{runs[0]} is no run folder: it has no case.toml. Give the folder of a run with a tape.")
+    case = read_case(runs[0] / "case.toml", settings)
+    from coupler.playback.training import TruthTraining
     from coupler.runfolder import claim
 
-    training = TapeTraining(tapes, case, seconds=seconds, samples=samples)
+    training = TruthTraining(runs, case, seconds=seconds, samples=samples)
     folder = claim(out, "train", case)
     cards = training.run(folder)
     folder.release(finished=True)

@@ -20,6 +20,8 @@ from coupler.learning.introduction import ModelIntroduction
 from coupler.operator import Signature
 from coupler.surrogate import Surrogate
 
+_CARD = re.compile(r"(.+)-v(\d{4,})\.json")
+
 
 class ModelCard(BaseModel):
     """What is known of one version of a model.
@@ -168,11 +170,14 @@ class Registry:
             for file in self._folder.glob(f"{operator}-v{later:04d}.*"):
                 file.unlink(missing_ok=True)
 
+    @property
+    def operators(self) -> list[str]:
+        """The names of the operators that have a model here, sorted."""
+        return sorted({name for name, _ in self._cards()})
+
     def versions(self, operator: str) -> list[int]:
         """List the versions of an operator's model, oldest first."""
-        pattern = re.compile(rf"{re.escape(operator)}-v(\d{{4,}})\.json")
-        matches = (pattern.fullmatch(path.name) for path in self._folder.iterdir())
-        return sorted(int(match.group(1)) for match in matches if match)
+        return sorted(version for name, version in self._cards() if name == operator)
 
     def card(self, operator: str, version: int) -> ModelCard:
         """Read the card of a version.
@@ -291,6 +296,10 @@ class Registry:
         """Give the form that was agreed on for a version; None before anybody loaded it."""
         path = self._card_path(card.operator, card.version).with_suffix(".form")
         return path.read_text(encoding="utf-8").strip() if path.is_file() else None
+
+    def _cards(self) -> list[tuple[str, int]]:
+        matches = (_CARD.fullmatch(path.name) for path in self._folder.iterdir())
+        return [(match[1], int(match[2])) for match in matches if match]
 
     def _write(self, card: ModelCard, weights: bytes, known: bytes | None) -> None:
         # The card is written last: a version exists when its card does.

@@ -63,6 +63,11 @@ class SampleStore:
         self._signature = signature
         folder.mkdir(parents=True, exist_ok=True)
 
+    @property
+    def empty(self) -> bool:
+        """Whether nothing was ever appended."""
+        return not self._segments()
+
     def append(self, batch: SampleBatch) -> Path:
         """Write a batch as a new segment; readers see all of it or nothing.
 

@@ -1,8 +1,10 @@
-"""Training on tapes: models for the operators of recorded runs, with which other runs begin (``learning.start``)."""
+"""Training on the truth of runs: models for their operators, with which other runs begin (``learning.start``)."""
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -14,58 +16,81 @@ from coupler.learning.samples import SampleBatch
 from coupler.learning.store import SampleStore
 from coupler.learning.trainer import TrainingTask, train
 from coupler.operator import Signature
+from coupler.playback.kept import KeptTruth
 from coupler.runfolder import RunFolder
 from coupler.surrogate import Surrogate
 from coupler.tape import Tape, operators_on_tape
 
-# In the signature of a tape they are what its run asked for; its truth is the same whatever that was.
+# They are what a run asked for; its truth is the same whatever that was.
 _TOLERANCES = ("atol", "rtol")
 # So many times the samples are drawn, for the rare ones among them: this share is taken as drawn, the rest spread
 # evenly over the regions of the inputs. A run's first steps are few, and what is wrong there is wrong for good.
 _CHOICE, _DRAWN_ALIKE = 3, 0.5
 
 
-class TapeTraining:
-    """One training per operator that has a tape; checked before anything is written.
+class Truth(Protocol):
+    """Elements of one operator of a run with their truth, on a tape or kept."""
+
+    @property
+    def operator(self) -> str:
+        """Whose."""
+
+    @property
+    def folder(self) -> Path:
+        """Where they are."""
+
+    @property
+    def signature(self) -> Signature:
+        """The operator's."""
+
+    @property
+    def elements(self) -> int:
+        """How many there are."""
+
+    def samples(self, *, most: int) -> SampleBatch:
+        """Draw so many of them, the same for everyone who asks, or give all."""
+
+
+class TruthTraining:
+    """One training per operator whose truth is there; checked before anything is written.
 
     Parameters
     ----------
-    tapes : sequence of Path
-        Folders of the runs that recorded them.
+    runs : sequence of Path
+        Folders of runs. Of one that recorded tapes these are taken, of another what it kept: audits and fallbacks.
     case : Case
         Its surrogate, its tolerances, the controller's cap and target, and its seed.
     seconds : float or None
         Processor time per operator [s]; None trains for the surrogate's own number of epochs, the same bits every time.
     samples : int
-        Most elements per operator to learn from: half of them drawn alike from all tapes, half spread over the regions
-        of the inputs, so that rare ones are there.
+        Most elements per operator to learn from, as many of each run: half of them drawn alike, half spread over the
+        regions of the inputs, so that rare ones are there.
 
     Raises
     ------
     ConfigError
-        If the tapes of an operator are of different ones, or the case names an operator that has none.
+        If a run has no truth, that of an operator is of different ones, or the case names an operator that has none.
     CouplerError
-        If there is no tape, or one is damaged.
+        If one is damaged.
     PluginError
         If the surrogate cannot be built.
     """
 
-    def __init__(self, tapes: Sequence[Path], case: Case, *, seconds: float | None, samples: int) -> None:
+    def __init__(self, runs: Sequence[Path], case: Case, *, seconds: float | None, samples: int) -> None:
         self._case, self._seconds, self._samples = case, seconds, samples
-        self._tapes: dict[str, list[Tape]] = {}
-        for path in tapes:
-            for name in operators_on_tape(path):
-                self._tapes.setdefault(name, []).append(Tape(path, name))
+        self._truths: dict[str, list[Truth]] = {}
+        for truth in (truth for run in runs for truth in _truths(run)):
+            self._truths.setdefault(truth.operator, []).append(truth)
         for name in case.operator:
-            if name not in self._tapes:
-                raise ConfigError(f'[operator.{name}]: no tape is of "{name}".{did_you_mean(name, self._tapes)}')
-        self._signatures = {name: _signature(mine, case) for name, mine in self._tapes.items()}
+            if name not in self._truths:
+                raise ConfigError(f'[operator.{name}]: no run has truth of "{name}".{did_you_mean(name, self._truths)}')
+        self._signatures = {name: _signature(mine, case) for name, mine in self._truths.items()}
         surrogate = plugin.load(case.surrogate.name, Surrogate)
         for signature in self._signatures.values():
             plugin.build(surrogate, case.surrogate.params, signature, key="surrogate.params")
 
     def run(self, folder: RunFolder) -> list[ModelCard]:
-        """Train, and leave the models in a folder that a run can begin with.
+        """Train, and leave the models in a folder that a run can begin with; of a training that fails nothing is left.
 
         Parameters
         ----------
@@ -80,18 +105,24 @@ class TapeTraining:
         Raises
         ------
         CouplerError
-            If the tapes of an operator have too few elements to train and to judge a model on.
+            If the runs have too few elements of an operator to train and to judge a model on.
 
         Collective: no. Sets torch's threads to ``surrogate.threads``.
         """
         import torch  # here: what is wrong is said before seconds are spent on it
 
         torch.set_num_threads(self._case.surrogate.threads)
-        return [self._train(name, folder) for name in self._tapes]
+        try:
+            return [self._train(name, folder) for name in self._truths]
+        except BaseException:
+            for made in (folder.samples, folder.models):
+                shutil.rmtree(made, ignore_errors=True)
+            folder.abandon()
+            raise
 
     def _train(self, name: str, folder: RunFolder) -> ModelCard:
         case, signature = self._case, self._signatures[name]
-        samples = _joined(self._tapes[name], _CHOICE * self._samples)
+        samples = _joined(self._truths[name], _CHOICE * self._samples)
         SampleStore(folder.samples, name, signature).append(samples)
         outcome = train(
             TrainingTask(
@@ -114,33 +145,43 @@ class TapeTraining:
             )
         )
         if outcome.candidate is None:
-            raise CouplerError(f'The tapes of "{name}" give no model: {outcome.sentence}.')
+            raise CouplerError(f'The truth of "{name}" gives no model: {outcome.sentence}.')
         return outcome.candidate
 
 
-def _signature(tapes: Sequence[Tape], case: Case) -> Signature:
-    """Give what all tapes are of, with the case's tolerances."""
-    first = tapes[0]
-    for other in tapes[1:]:
+def _truths(run: Path) -> Sequence[Truth]:
+    """Give the tapes of a run, or what it kept where it has none."""
+    if found := [Tape(run, name) for name in operators_on_tape(run)] or KeptTruth.find(run):
+        return found
+    raise ConfigError(
+        f"{run} has no truth to train on: no tape, and no samples beside a model. Name a run with output.tape = true, "
+        "or a coupled one that learned."
+    )
+
+
+def _signature(truths: Sequence[Truth], case: Case) -> Signature:
+    """Give what all truths are of, with the case's tolerances."""
+    first = truths[0]
+    for other in truths[1:]:
         mine, its = first.signature.to_json(), other.signature.to_json()
         if differ := [key for key in mine if its[key] != mine[key] and key not in _TOLERANCES]:
             raise ConfigError(
-                f'The tapes of "{first.operator}" in {first.folder} and {other.folder} differ in '
+                f'The truths of "{first.operator}" in {first.folder} and {other.folder} differ in '
                 f"{' and '.join(differ)}: a model is of one operator. Record them alike, or name only one."
             )
     section = case.operator.get(first.operator)
     return first.signature if section is None else first.signature.with_declared(atol=section.atol, rtol=section.rtol)
 
 
-def _joined(tapes: Sequence[Tape], most: int) -> SampleBatch:
-    """Draw from every tape in proportion.
+def _joined(truths: Sequence[Truth], most: int) -> SampleBatch:
+    """Draw as many from every run, or all it has.
 
-    None is newer than another, so all are of step 0; each recorded call gets a number of its own, or elements of two
-    would be taken for one.
+    None is newer than another, so all are of step 0; each call gets a number of its own, or elements of two would be
+    taken for one.
     """
-    elements, passed, drawn = sum(tape.elements for tape in tapes), 0, list[SampleBatch]()
-    for tape in tapes:
-        batch = tape.samples(most=most * tape.elements // max(elements, 1))
+    passed, drawn = 0, list[SampleBatch]()
+    for place, truth in enumerate(sorted(truths, key=lambda truth: truth.elements)):
+        batch = truth.samples(most=(most - sum(map(len, drawn))) // (len(truths) - place))
         calls, numbers = np.unique(np.stack([batch.step, batch.call]), axis=1, return_inverse=True)
         drawn.append(replace(batch, step=np.zeros_like(batch.step), call=passed + numbers.reshape(-1)))
         passed += calls.shape[1]

@@ -12,7 +12,6 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -61,7 +60,7 @@ class Supervisor:
         address, spans, folder
             As for :class:`Cluster`.
         """
-        threading.Thread(target=self._beat, daemon=True).start()
+        threading.Thread(target=self._beat, args=(folder,), daemon=True).start()
         try:
             cluster = Cluster(address, spans, folder)
         except CouplerError as error:
@@ -75,6 +74,7 @@ class Supervisor:
             _log.warning("rank 0 is gone")
             orphaned = True
         finally:
+            self._settled.set()
             self._ending.set()
             cluster.close()
         if orphaned:
@@ -99,11 +99,15 @@ class Supervisor:
             self._ending.set()
             service.close()
 
-    def _beat(self) -> None:
-        """Say that this process is alive while it starts everything; later its looking after everything does."""
-        with suppress(OSError):  # rank 0 is gone, which is found out where it is listened to
+    def _beat(self, folder: Path) -> None:
+        """Say that this process is alive while it starts everything, and end all of it where nobody hears that."""
+        try:
             while not self._settled.wait(ALIVE_SECONDS):
                 self._say(Alive())
+        except OSError:  # rank 0 is gone, and whoever starts a server may wait for it for minutes
+            _log.warning("rank 0 is gone")
+            reap(folder, os.getpid())
+            os._exit(1)
 
     def _watch(self, cluster: Cluster, silence: float) -> None:
         """End this process when Ray as a whole is of no use any more: whoever waits for it would wait for long."""

@@ -85,16 +85,5 @@ class TapeFolder:
 
 
 def operators_on_tape(path: Path) -> list[str]:
-    """Give the names of the operators that have a tape in a run folder.
-
-    Raises
-    ------
-    CouplerError
-        If none has.
-
-    Collective: no.
-    """
-    folder = TapeFolder(path)
-    if not folder.operators:
-        raise CouplerError(f"{folder.path} holds no tape. {_ADVICE}")
-    return folder.operators
+    """Give the names of the operators that have a tape in a run folder, sorted. Collective: no."""
+    return TapeFolder(path).operators

@@ -10,6 +10,8 @@ from typer.testing import CliRunner
 from coupler.cli import app
 from coupler.errors import CouplerError
 from coupler.learning.registry import Registry
+from coupler.learning.store import SampleStore
+from coupler.playback.kept import KeptTruth
 from coupler.records import Reason
 from tests.e2e.conftest import RunFiles
 
@@ -159,7 +161,7 @@ def test_a_folder_without_a_model_of_the_operator_and_a_damaged_one_are_named(tr
 
 
 WRONG_TRAININGS = {
-    "no tape": ((), "holds no tape"),
+    "no truth": ((), "no truth to train on"),
     "an operator without a tape": (("--set", "operator.exchang.rtol=0.5"), 'Did you mean "exchange"'),
     "a parameter that does not exist": (("--set", "surrogate.params.widht=3"), 'Did you mean "width"'),
 }
@@ -188,3 +190,28 @@ def test_a_training_overwrites_nothing_and_takes_several_tapes(
     command(*words, str(tmp_path / "both"))
 
     assert Registry(tmp_path / "both" / "models").versions("exchange") == [1]
+
+
+def test_a_training_takes_what_a_coupled_run_kept_where_there_is_no_tape(
+    couple: "Couple", taped: "RunFiles", trained: Path, tmp_path: Path
+) -> None:
+    coupled = couple("heat.toml", 2, from_trained(trained), "learning.first=2000", "run.steps=40")
+    kept = SampleStore(coupled.path / "samples", "exchange", KeptTruth.find(coupled.path)[0].signature).read().samples
+
+    command("train", str(taped.path), str(coupled.path), "--samples", "90000", "--out", str(tmp_path / "both"))
+    again = couple("heat.toml", 2, from_trained(tmp_path / "both"), ANSWERED, OFF)
+
+    learned = KeptTruth.find(tmp_path / "both")[0]
+    rows = learned.samples(most=10**6)
+    assert learned.elements > len(kept)
+    assert {tuple(row) for row in kept.inputs} <= {tuple(row) for row in rows.inputs}
+    assert Reason.NO_MODEL not in again.reasons()
+
+
+def test_a_training_that_fails_leaves_nothing(couple: "Couple", tmp_path: Path) -> None:
+    few = couple("heat.toml", 1, *PHYSICS, "run.steps=1", "grid.shape=[1,1]")
+
+    with pytest.raises(CouplerError, match="are too few"):
+        command("train", str(few.path), "--out", str(tmp_path / "trained"))
+
+    assert not (tmp_path / "trained").exists()

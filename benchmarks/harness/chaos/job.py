@@ -18,6 +18,8 @@ _MARK = "COUPLER_CHAOS_MARK"
 _LOOK_SECONDS = 0.1
 # What is left of a job may take so long to end: Open MPI's own patience, and the reaper's [s].
 GRACE_SECONDS = 40.0
+# Of a command line that is left so much is shown; those of Ray fill pages.
+_SHOWN = 100
 _SHARED_MEMORY = Path("/dev/shm")
 _ENVIRONMENT = {
     "OMPI_ALLOW_RUN_AS_ROOT": "1",
@@ -103,7 +105,7 @@ class Job:
 
     def _left(self) -> list[str]:
         if working := self.alive():
-            return list(working.values())
+            return [command[:_SHOWN] for command in working.values()]
         abandoned = {place for place in _places() - self._before if not _used(place)}
         return list(map(str, sorted(abandoned | set(self._memory.iterdir()))))
 
