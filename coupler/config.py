@@ -223,10 +223,11 @@ class ControllerSection(Section):
 class LearningSection(Section):
     """When models are trained, and on what."""
 
-    mode: Literal["asynchronous", "deterministic", "off"] = _key(
+    mode: Literal["asynchronous", "deterministic", "collect", "off"] = _key(
         "asynchronous",
         "asynchronous: the run never waits for training; deterministic: a model takes over exactly `lag` steps after "
-        "its training began, on any number of ranks; off: no training",
+        "its training began, on any number of ranks; collect: the model of `start` answers to the end, and the truth's "
+        "answers are kept for `coupler train`; off: nothing is kept either",
     )
     lag: int = _key(
         20, "deterministic mode: steps from the start of a training to its model taking over", unit="steps", ge=2
@@ -267,6 +268,20 @@ class LearningSection(Section):
         unit="audits",
         ge=20,
     )
+
+    @property
+    def trains(self) -> bool:
+        """Whether there is a trainer."""
+        return self.mode in ("asynchronous", "deterministic")
+
+    @model_validator(mode="after")
+    def _who_collects_has_a_model(self) -> "LearningSection":
+        if self.mode == "collect" and self.start is None:
+            raise ValueError(
+                'learning.mode = "collect" keeps truth at states that a model has led to, and without learning.start '
+                "there is no model: name one, or record a run by physics with output.tape = true"
+            )
+        return self
 
 
 class RaySection(Section):

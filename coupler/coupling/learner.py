@@ -138,7 +138,7 @@ class Learner:
         self._resumable: tuple[tuple[int, ...], ...] = ()
         self._outcome_seen = False
         self._looked_at = time.monotonic()
-        self.learns = learning.mode != "off"
+        self.learns, self._collects = learning.trains, learning.mode == "collect"
         self.worthwhile = True
         route.on_truth = self._keep
 
@@ -191,9 +191,13 @@ class Learner:
         ModelCard or None
             The candidate of a round that has ended.
 
-        Collective: yes at steps where a round starts (samples are gathered), otherwise no.
+        Collective: yes at steps where a round starts or a run that collects has a buffer full, as samples are gathered
+        then; otherwise no.
         """
         self._available += totals.samples
+        if self._collects and self._fresh >= self._plan.case.learning.buffer:
+            self.flush()
+            self._trained_on = self._available
         self._outcome_seen = self.training and totals.rounds_done > 0
         self._keep_shares = self._shares_of(totals)
         if self.training:
@@ -262,6 +266,11 @@ class Learner:
             assert self._service is not None
             self._service.train(self._plan.index, self._round, self._task(self._round_started))
 
+    @property
+    def _fresh(self) -> int:
+        """Samples that nobody has been given yet, of all ranks."""
+        return self._available - self._trained_on
+
     def _gather(self, name: str) -> NDArray[Any] | None:
         """Give a column of the samples not on disk, of all ranks, on rank 0. Collective: yes."""
         signature = self._route.operator.signature
@@ -272,8 +281,8 @@ class Learner:
 
     def _keep(self, piece: Piece, reasons: Reasons) -> None:
         """Keep a random share of the truth's answers of either kind; neither coins nor draws depend on the ranks."""
-        fresh = self._available - self._trained_on
-        if not (self.learns and self.worthwhile) or fresh >= self._plan.case.learning.buffer:
+        wanted = self._collects or (self.learns and self.worthwhile)
+        if not wanted or self._fresh >= self._plan.case.learning.buffer:
             return
         if len(self._rows) < len(piece.ids):
             self._rows, self._inputs = np.empty(len(piece.ids), np.int64), np.empty_like(piece.inputs)

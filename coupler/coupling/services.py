@@ -32,7 +32,7 @@ class NodeServices:
     Attributes
     ----------
     supervision : Supervision or None
-        Servers, relays and trainer of all nodes; None except on rank 0.
+        Servers, relays and trainer of all nodes; None except on rank 0, and where there are none.
 
     Parameters
     ----------
@@ -99,7 +99,8 @@ class NodeServices:
         return arena
 
     def _connect(self, case: Case, started: ExitStack) -> Supervision | None:
-        if not self._nodes.first:
+        nobody = case.exchange.transport == "inprocess" and not case.learning.trains
+        if not self._nodes.first or nobody:
             return None
         spans = 1 if case.exchange.transport == "inprocess" else self._nodes.count
         supervision = Supervision(case.ray.address, spans)
@@ -107,9 +108,11 @@ class NodeServices:
         return supervision
 
     def _plan(self, case: Case, arena: Arena | None, models: Path) -> ServicePlan | None:
-        """Gather on rank 0 what to start for every node; None elsewhere."""
-        cores = self._core_map()
+        """Gather on rank 0 what to start for every node; None elsewhere, and where nothing is started."""
         head = self._nodes.job.bcast(None if self.supervision is None else self.supervision.head)
+        if head is None:
+            return None
+        cores = self._core_map()
         mine = NodePlan(Home.towards(head), None if arena is None else arena.address, cores)
         everyone = self._nodes.job.gather(mine if self._nodes.leads else None)
         if everyone is None:
@@ -126,6 +129,7 @@ class NodeServices:
                 form=case.surrogate.form,
                 timed=case.learning.mode != "deterministic",
             ),
+            trains=case.learning.trains,
             servers=case.ray.servers,
             transport=case.exchange.transport,
             care=Care(RestartRule(case.ray.restarts, case.ray.restart_window), case.ray.silence),

@@ -1,4 +1,4 @@
-"""The services of a run as Ray has them: the servers and relays of all nodes and the trainer, from start to end."""
+"""The services of a run as Ray has them: the servers and relays of all nodes and a trainer, from start to end."""
 
 import time
 from collections.abc import Sequence
@@ -62,7 +62,7 @@ class Service:
     @property
     def posts(self) -> list[Post]:
         """All posts, remote servers before the relays that ask them."""
-        return [*self._remote, *self._doors, self._trainer]
+        return [*self._remote, *self._doors, *([self._trainer] if self._plan.trains else [])]
 
     def load(self, operator: int, version: int) -> None:
         """Have every server load a version from the registry; ranks may ask for it once this has returned."""

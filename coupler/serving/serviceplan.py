@@ -37,6 +37,8 @@ class ServicePlan:
         The nodes with ranks, that of rank 0 first.
     models : ModelPlan
         What answers.
+    trains : bool
+        Whether there is a trainer.
     servers, transport : str
         ``ray.servers`` and ``exchange.transport``.
     care : Care
@@ -47,6 +49,7 @@ class ServicePlan:
 
     nodes: tuple[NodePlan, ...]
     models: ModelPlan
+    trains: bool
     servers: str
     transport: str
     care: Care = field(default_factory=Care)

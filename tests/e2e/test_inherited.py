@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.ray]
 HEAT = Path(__file__).with_name("heat.toml")
 PHYSICS = ("controller.mode=physics", "output.tape=true")
 ANSWERED = "controller.mode=surrogate"
-OFF = "learning.mode=off"
+OFF, COLLECT = "learning.mode=off", "learning.mode=collect"
 # Deterministic, and never trained: there are not so many samples in the whole run.
 NEVER = "learning.first=60000"
 
@@ -195,7 +195,7 @@ def test_a_training_overwrites_nothing_and_takes_several_tapes(
 def test_a_training_takes_what_a_coupled_run_kept_where_there_is_no_tape(
     couple: "Couple", taped: "RunFiles", trained: Path, tmp_path: Path
 ) -> None:
-    coupled = couple("heat.toml", 2, from_trained(trained), "learning.first=2000", "run.steps=40")
+    coupled = couple("heat.toml", 2, from_trained(trained), COLLECT, "learning.buffer=1000", "learning.renewal=20")
     kept = SampleStore(coupled.path / "samples", "exchange", KeptTruth.find(coupled.path)[0].signature).read().samples
 
     command("train", str(taped.path), str(coupled.path), "--samples", "90000", "--out", str(tmp_path / "both"))
@@ -215,3 +215,24 @@ def test_a_training_that_fails_leaves_nothing(couple: "Couple", tmp_path: Path) 
         command("train", str(few.path), "--out", str(tmp_path / "trained"))
 
     assert not (tmp_path / "trained").exists()
+
+
+@pytest.mark.parametrize("where", [(), ("exchange.transport=inprocess",)], ids=["a server", "every rank"])
+def test_a_run_that_collects_decides_as_one_that_does_not_and_keeps_its_truth(
+    couple: "Couple", trained: Path, where: tuple[str, ...]
+) -> None:
+    settings = (from_trained(trained), "controller.economics=off", "exchange.deadline=60", *where)
+    without = couple("heat.toml", 2, *settings, OFF)
+
+    run = couple("heat.toml", 2, *settings, COLLECT, "learning.buffer=2000", "learning.renewal=20")
+
+    (kept,) = KeptTruth.find(run.path)
+    assert run.summary.state_sha256 == without.summary.state_sha256
+    assert run.summary.retrainings == 0
+    assert 0 < kept.elements < run.summary.elements - run.summary.decisions.accepted
+    assert Reason.ACCEPTED not in kept.samples(most=10**6).reason
+
+
+def test_a_run_without_a_model_has_nothing_to_collect(tmp_path: Path) -> None:
+    with pytest.raises(CouplerError, match="there is no model: name one"):
+        command("run", str(HEAT), "--set", COLLECT, "--out", str(tmp_path / "run"))

@@ -102,6 +102,7 @@ class Node:
                 device="cpu",
                 threads=1,
             ),
+            trains=False,
             servers="with-ranks",
             transport=transport,
         )

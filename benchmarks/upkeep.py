@@ -1,0 +1,162 @@
+"""What it costs that a run can be lost nowhere: a checkpoint, and the processes that look after the others.
+
+``checkpoint/CELLS/ranks/N`` are spiral waves that learn on the way, with 64 x 64 and with 128 x 128 cells per rank, and
+write a checkpoint every twenty steps: how much longer the gap after such a step is than those after others. At one per
+minute, the default, that is ``share`` of the run.
+
+``supervision/CELLS/ranks/N`` is the processor time that reaper, supervisor and Ray's own processes take meanwhile,
+servers and trainer aside: ``share`` of one core, and ``node_share`` of the cores that there are.
+"""
+
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mpi4py import MPI
+
+from benchmarks.harness.ranks import Crew, Worker
+from benchmarks.harness.timing import Row, row
+from coupler.config import case_from
+from coupler.field import State
+from coupler.grid import Grid
+from coupler.kernel import Evaluate
+from coupler.kernels.bz import BZ
+from coupler.simulation import Simulation
+
+RANKS = (2,)
+CELLS = (64, 128)
+STEPS, EVERY = 600, 20
+DT = 0.35
+_CELL_LENGTH = 1.125
+_PARAMETERS: dict[str, Any] = {"s": 5.0, "w": 0.05, "q": 2e-3, "f": 1.4}
+_WARM_STEPS = 100
+# Checkpoints by the clock are this far apart [s].
+_MINUTE = 60.0
+_RUN_SECONDS = 900.0
+# They do the run's work; the others look after it.
+_WORKERS = ("ray::Server", "ray::TrainingActor")
+_TICK = 1.0 / os.sysconf("SC_CLK_TCK")
+
+
+def run(ranks: Sequence[int] = RANKS, cells: Sequence[int] = CELLS, steps: int = STEPS) -> list[Row]:
+    """Time checkpoints, and count what the processes beside the ranks take.
+
+    Returns
+    -------
+    list of mapping
+        ``case``, ``system`` (``coupler``), ``n``; of checkpoints ``median_s``, ``p10_s``, ``p90_s`` and ``share``, of
+        supervision ``share``, ``node_share`` and ``seconds``, for how long it was watched.
+    """
+    rows: list[Row] = []
+    for count in ranks:
+        for across in cells:
+            rows += _measured(count, across, steps)
+    return rows
+
+
+def _measured(ranks: int, cells: int, steps: int) -> list[Row]:
+    with Crew(f"{__file__}:Watcher", ranks) as crew:
+        everyone = crew.call("run", within=_RUN_SECONDS, cells=cells, steps=steps)
+    gaps = np.max([rank["gaps"] for rank in everyone], axis=0)
+    writing = (np.arange(len(gaps)) + 1) % EVERY == 0
+    costs = gaps[writing][_WARM_STEPS // EVERY :] - np.median(gaps[~writing][_WARM_STEPS:])
+    watched, spent = everyone[0]["watched"], everyone[0]["spent"]
+    share = spent / watched
+    return [
+        row(f"checkpoint/{cells}x{cells}/ranks/{ranks}", "coupler", costs, share=float(np.median(costs)) / _MINUTE),
+        {
+            "case": f"supervision/{cells}x{cells}/ranks/{ranks}",
+            "system": "coupler",
+            "n": 1,
+            "share": share,
+            "node_share": share / len(os.sched_getaffinity(0)),
+            "seconds": watched,
+        },
+    ]
+
+
+class Watcher(Worker):
+    """A rank that runs a simulation and watches the clock between its steps, and rank 0 the processes beside it."""
+
+    def run(self, cells: int, steps: int) -> dict[str, Any]:
+        """Run, and give the seconds from each step's end to the next one's begin, and what the others took."""
+        dims = MPI.Compute_dims(self.comm.size, 2)
+        sections: dict[str, dict[str, Any]] = {
+            "run": {"steps": steps + 1, "dt": DT, "checkpoint_every": EVERY, "checkpoint_seconds": 0.0},
+            "grid": {
+                "shape": [cells * count for count in dims],
+                "length": [_CELL_LENGTH * cells * count for count in dims],
+            },
+            "controller": {"economics": "off"},
+            "output": {"pictures": False},
+        }
+        case = case_from(sections, folder=Path.cwd())
+        folder = Path(self.comm.bcast(tempfile.mkdtemp(prefix="coupler-bench-") if self.comm.rank == 0 else None))
+        kernel = Watched(steps)
+        try:
+            with closing(Simulation(case, comm=self.comm, kernel=kernel, out=folder / "run")) as simulation:
+                simulation.run()
+            self.comm.Barrier()
+        finally:
+            if self.comm.rank == 0:
+                shutil.rmtree(folder)
+        begun, ended = np.array(kernel.begun), np.array(kernel.ended)
+        return {
+            "gaps": (begun[1:] - ended[:-1]).tolist(),
+            "watched": float(begun[-1] - begun[_WARM_STEPS]),
+            "spent": kernel.spent,
+        }
+
+
+class Watched(BZ):
+    """Spiral waves that note when each step begins and ends.
+
+    Attributes
+    ----------
+    begun, ended : list of float
+        When [s].
+    spent : float
+        Processor time that those who look after the run took from the step when it was warm to the last one [s].
+    """
+
+    def __init__(self, last: int) -> None:
+        super().__init__(**_PARAMETERS)
+        self.begun: list[float] = []
+        self.ended: list[float] = []
+        self.spent = 0.0
+        self._last, self._before = last, dict[int, float]()
+
+    def step(self, state: State, grid: Grid, dt: float, evaluate: Evaluate) -> None:
+        """Make a step."""
+        if len(self.begun) == _WARM_STEPS:
+            self._before = _processor_time()
+        if len(self.begun) == self._last:
+            now = _processor_time()
+            self.spent = sum(seconds - self._before.get(pid, 0.0) for pid, seconds in now.items())
+        self.begun.append(time.perf_counter())
+        super().step(state, grid, dt, evaluate)
+        self.ended.append(time.perf_counter())
+
+
+def _processor_time() -> dict[int, float]:
+    """Give the processor time of everything that looks after runs on this node, by process."""
+    found: dict[int, float] = {}
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            fields = (entry / "stat").read_text().rpartition(")")[2].split()
+        except OSError:  # it has ended
+            continue
+        if ("coupler.serving" in command or "coupler-ray-" in command or command.startswith("ray::")) and not (
+            command.startswith(_WORKERS)
+        ):
+            found[int(entry.name)] = (int(fields[11]) + int(fields[12])) * _TICK
+    return found
