@@ -1,8 +1,7 @@
 """The reaper: a small process that outlives a rank just long enough to clean up after it, ``kill -9`` included.
 
 It holds the reading end of a pipe whose writing end only the rank has. When the pipe closes, however that came
-about, it ends every process that still works in the session's folder and removes the folder; and if the rank is gone,
-the shared memory that Open MPI has made for the job, which ``mpirun`` cannot remove when it was killed.
+about, it ends every process that still works in the session's folder and removes the folder.
 """
 
 import os
@@ -35,7 +34,7 @@ class Reaper:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "coupler.serving.reaper", str(folder), str(os.getpid()), *_shared_by_mpi()],
+            [sys.executable, "-m", "coupler.serving.reaper", str(folder), str(os.getpid())],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -98,12 +97,6 @@ def _state(process: int) -> str:
         return ""
 
 
-def _shared_by_mpi() -> set[str]:
-    """Give what the names of Open MPI's shared memory begin with in this process's job; none where there is none."""
-    mapped = (line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines() if "/sm_segment." in line)
-    return {name.rpartition(".")[0] for name in mapped}  # without the rank
-
-
 def _belongs(process: Path, needle: str) -> bool:
     try:
         if needle in (process / "cmdline").read_text(errors="replace"):
@@ -142,11 +135,8 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     sys.stdin.buffer.read()
-    folder, owner, *shared = sys.argv[1:]
+    folder, owner = sys.argv[1:]
     reap(Path(folder), int(owner))
-    if _state(int(owner)) in ("", "Z"):
-        for segment in [segment for name in shared for segment in Path(name).parent.glob(f"{Path(name).name}.*")]:
-            segment.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

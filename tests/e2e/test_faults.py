@@ -265,11 +265,12 @@ def test_where_nothing_is_started_again_a_run_goes_on_without_its_trainer(
     assert run.files.reasons().keys() == {Reason.NO_MODEL}
 
 
+@pytest.mark.parametrize("mode", ["certified", "physics"])
 @pytest.mark.parametrize("victim", ["rank 0", "mpirun"])
 def test_a_job_that_is_killed_takes_everything_with_it(
-    processes: "Processes", start: "Start", patience: Patience, victim: str
+    processes: "Processes", start: "Start", patience: Patience, victim: str, mode: str
 ) -> None:
-    run = start("heat.toml", 2, *patience.settings, ASYNCHRONOUS, ENDLESS)
+    run = start("heat.toml", 2, *patience.settings, ASYNCHRONOUS, ENDLESS, f"controller.mode={mode}")
     run.until(lambda last: last["step"] > 1)
 
     os.kill(run.running.pid if victim == "mpirun" else rank(processes, 0), signal.SIGKILL)

@@ -1,0 +1,65 @@
+"""Open MPI's shared memory: who is killed leaves none, who ends as it should leaves it to Open MPI."""
+
+import os
+import select
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+# Takes part in an MPI job whose shared memory it has mapped, as Open MPI maps it.
+RANK = """
+import mmap, sys
+from coupler.coupling.mpimemory import MpiMemory
+
+file = open(sys.argv[1], "r+b")
+mapped = mmap.mmap(file.fileno(), 0)
+memory = MpiMemory()
+print(memory._guard.pid, flush=True)
+sys.stdin.read()
+memory.close()
+"""
+
+
+@pytest.fixture
+def segments(tmp_path: Path) -> list[Path]:
+    """Those of two ranks of a job, and one of another job."""
+    found = [tmp_path / f"sm_segment.n7.1000.{rank}" for rank in ("ab0001.0", "ab0001.1", "cd0001.0")]
+    for segment in found:
+        segment.write_bytes(b"\0" * 4096)
+    return found
+
+
+def started(segment: Path) -> "tuple[subprocess.Popen[bytes], int]":
+    rank = subprocess.Popen([sys.executable, "-c", RANK, str(segment)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert rank.stdout is not None
+    return rank, os.pidfd_open(int(rank.stdout.readline()))
+
+
+def await_end(handle: int) -> None:
+    ended, _, _ = select.select([handle], [], [], 20.0)
+    os.close(handle)
+    assert ended
+
+
+def test_the_shared_memory_of_a_job_whose_leading_rank_is_killed_is_removed_and_no_other(segments: list[Path]) -> None:
+    rank, guard = started(segments[0])
+
+    with rank:
+        rank.kill()
+    await_end(guard)
+
+    assert [segment.exists() for segment in segments] == [False, False, True]
+
+
+def test_a_rank_that_ends_as_it_should_leaves_the_shared_memory_to_open_mpi(segments: list[Path]) -> None:
+    rank, guard = started(segments[0])
+
+    with rank:
+        assert rank.stdin is not None
+        rank.stdin.close()
+        assert rank.wait(20.0) == 0
+    await_end(guard)
+
+    assert all(segment.exists() for segment in segments)
