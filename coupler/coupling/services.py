@@ -103,7 +103,7 @@ class NodeServices:
         if not self._nodes.first or nobody:
             return None
         spans = 1 if case.exchange.transport == "inprocess" else self._nodes.count
-        supervision = Supervision(case.ray.address, spans)
+        supervision = Supervision(case.ray.address, spans, _restart_rule(case))
         started.callback(supervision.close)
         return supervision
 
@@ -132,7 +132,7 @@ class NodeServices:
             trains=case.learning.trains,
             servers=case.ray.servers,
             transport=case.exchange.transport,
-            care=Care(RestartRule(case.ray.restarts, case.ray.restart_window), case.ray.silence),
+            care=Care(_restart_rule(case), case.ray.silence),
             wanted=tuple(
                 Wanted(place, self._inherited[name])
                 for place, name in enumerate(self._routes)
@@ -194,6 +194,10 @@ class OwnLines:
             load_as_agreed(predictor, self._registry, self._registry.card(name, version), route.needed_versions)
 
         return InProcessTransport(shape, predictor.predict, load)
+
+
+def _restart_rule(case: Case) -> RestartRule:
+    return RestartRule(case.ray.restarts, case.ray.restart_window)
 
 
 def _slot_shape(index: int, route: Route, elements: int) -> SlotShape:

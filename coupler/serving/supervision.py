@@ -16,7 +16,7 @@ from coupler.learning.rounds import RoundFolder
 from coupler.learning.trainer import TrainingTask
 from coupler.records import EventKind, Notice
 from coupler.serving.household import Household, HouseholdLost
-from coupler.serving.losses import Losses
+from coupler.serving.losses import Losses, RestartRule
 from coupler.serving.messages import Alive, Connected, Refused, Serve, Serving, Train, TrainingFailed, Unanswered, Want
 from coupler.serving.modelplan import Wanted
 from coupler.serving.post import START_SECONDS
@@ -41,6 +41,10 @@ class _Round:
         return not RoundFolder(self.models, self.operator).published(self.message.number)
 
 
+class _SupervisorLostError(CouplerError):
+    """The supervisor was lost before everything was there."""
+
+
 class Supervision:
     """The services of the run, as rank 0 has them.
 
@@ -50,6 +54,8 @@ class Supervision:
         Of a running Ray cluster; None takes ``RAY_ADDRESS``, and without that one is started on loopback.
     spans : int
         Nodes that must be in it.
+    rule : RestartRule
+        How often the supervisor and its Ray are started again.
 
     Raises
     ------
@@ -64,8 +70,8 @@ class Supervision:
         ``address:port`` of the cluster's control service.
     """
 
-    def __init__(self, address: str | None, spans: int) -> None:
-        self._address, self._spans = address, spans
+    def __init__(self, address: str | None, spans: int, rule: RestartRule) -> None:
+        self._address, self._spans, self._rule = address, spans, rule
         self._closing, self._lock = threading.Event(), threading.Lock()
         self._plan: ServicePlan | None = None
         self._thread: threading.Thread | None = None
@@ -77,7 +83,7 @@ class Supervision:
         self._dismiss: Callable[[], None] = lambda: None
         self._household = Household(address, spans)
         try:
-            self.head = self._twice(self._connected)
+            self.head = self._persistently(self._connected, self._anew)
         except BaseException:
             self._household.abandon()
             raise
@@ -98,7 +104,7 @@ class Supervision:
             As :class:`~coupler.serving.service.Service`.
         """
         self._plan, self._dismiss = plan, dismiss
-        self._twice(self._serving, again=self._move_on)
+        self._persistently(self._serving, self._move_on)
         self._thread = threading.Thread(target=self._listen, name="supervision", daemon=True)
         self._thread.start()
 
@@ -144,19 +150,27 @@ class Supervision:
         if self._thread is not None:
             self._thread.join()
 
-    def _twice(self, start: Callable[[], T], again: Callable[[], T] | None = None) -> T:
-        """Start something; what fails, and is no mistake in the case, is tried once more with another household."""
-        try:
-            return start()
-        except ConfigError:
-            raise
-        except CouplerError as error:
-            _log.warning("%s One more try.", error)
+    def _persistently(self, start: Callable[[], T], again: Callable[[], T]) -> T:
+        """Start something. What is lost meanwhile is started again; what is refused for a reason, only once."""
+        refused = False
+        while True:
+            try:
+                return start()
+            except ConfigError:
+                raise
+            except CouplerError as error:
+                self._losses = self._losses.after(time.monotonic(), self._rule)
+                if refused or self._losses.too_many(self._rule):
+                    raise
+                refused = not isinstance(error, _SupervisorLostError)
+                _log.warning("%s It is tried again.", error)
             self._household.abandon()
-            if again is not None:
-                return again()
-            self._household = Household(self._address, self._spans)
-            return start()
+            time.sleep(self._losses.pause(self._rule))
+            start = again
+
+    def _anew(self) -> str:
+        self._household = Household(self._address, self._spans)
+        return self._connected()
 
     def _connected(self) -> str:
         message = self._said(_CONNECT_SECONDS)
@@ -178,7 +192,7 @@ class Supervision:
                 if time.monotonic() > ends:
                     raise HouseholdLost(f"the supervisor has not done its work within {within:g} s")
         except HouseholdLost as lost:
-            raise CouplerError(f"Ray did not start: {lost}. Try `coupler doctor`.") from lost
+            raise _SupervisorLostError(f"Ray did not start: {lost}. Try `coupler doctor`.") from lost
         if isinstance(message, Refused):
             raise message.error()
         return message
@@ -206,8 +220,7 @@ class Supervision:
 
     def _start_again(self, why: str) -> bool:
         """Start supervisor and Ray again until they are there; say whether they are."""
-        assert self._plan is not None
-        lost_at, rule = time.monotonic(), self._plan.care.rule
+        lost_at, rule = time.monotonic(), self._rule
         while True:
             self._household.abandon()
             self._losses = self._losses.after(time.monotonic(), rule)

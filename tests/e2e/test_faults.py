@@ -203,7 +203,24 @@ def test_a_supervisor_that_stops_for_good_while_it_starts_everything_is_replaced
 
     assert finished.returncode == 0, finished.stdout
     assert "the supervisor has said nothing for 45 s" in finished.stdout
-    assert run.files.summary.decisions.accepted > 0
+    assert run.files.summary.decisions.audited > 0
+
+
+def test_a_supervisor_that_is_killed_again_and_again_while_it_starts_everything_is_replaced(
+    processes: "Processes", start: "Start"
+) -> None:
+    run, killed = start("heat.toml", 2), set[int]()
+
+    while len(killed) < 3:
+        run.running.until(lambda: set(supervisors(processes)) - killed, within=60)
+        (victim,) = set(supervisors(processes)) - killed
+        os.kill(victim, signal.SIGKILL)
+        killed.add(victim)
+    finished = run.running.end(timeout=LONG_SECONDS)
+
+    assert finished.returncode == 0, finished.stdout
+    assert finished.stdout.count("the supervisor has ended") == 3
+    assert run.files.summary.decisions.audited > 0
 
 
 def test_a_server_that_stands_still_costs_each_rank_one_deadline(
@@ -382,7 +399,11 @@ def rank(processes: "Processes", number: int) -> int:
 
 
 def supervisor(processes: "Processes") -> int:
-    return next(pid for pid, command in processes.alive().items() if "coupler.serving.supervisor" in command)
+    return supervisors(processes)[0]
+
+
+def supervisors(processes: "Processes") -> list[int]:
+    return [pid for pid, command in processes.alive().items() if "coupler.serving.supervisor" in command]
 
 
 def reapers(processes: "Processes") -> list[int]:
