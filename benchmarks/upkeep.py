@@ -4,8 +4,8 @@
 write a checkpoint every twenty steps: how much longer the gap after such a step is than those after others. At one per
 minute, the default, that is ``share`` of the run.
 
-``supervision/CELLS/ranks/N`` is the processor time that reaper, supervisor and Ray's own processes take meanwhile,
-servers and trainer aside: ``share`` of one core, and ``node_share`` of the cores that there are.
+``supervision/CELLS/ranks/N`` is the processor time that supervisor and reaper take meanwhile (``coupler``), and Ray's
+own processes (``ray``), servers and trainer aside: ``share`` of a core, ``node_share`` of the cores that there are.
 """
 
 import os
@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +51,8 @@ def run(ranks: Sequence[int] = RANKS, cells: Sequence[int] = CELLS, steps: int =
     Returns
     -------
     list of mapping
-        ``case``, ``system`` (``coupler``), ``n``; of checkpoints ``median_s``, ``p10_s``, ``p90_s`` and ``share``, of
-        supervision ``share``, ``node_share`` and ``seconds``, for how long it was watched.
+        ``case``, ``system`` (``coupler``, ``ray``), ``n``; of checkpoints ``median_s``, ``p10_s``, ``p90_s`` and
+        ``share``, of supervision ``share``, ``node_share`` and ``seconds``, for how long it was watched.
     """
     rows: list[Row] = []
     for count in ranks:
@@ -66,19 +67,13 @@ def _measured(ranks: int, cells: int, steps: int) -> list[Row]:
     gaps = np.max([rank["gaps"] for rank in everyone], axis=0)
     writing = (np.arange(len(gaps)) + 1) % EVERY == 0
     costs = gaps[writing][_WARM_STEPS // EVERY :] - np.median(gaps[~writing][_WARM_STEPS:])
-    watched, spent = everyone[0]["watched"], everyone[0]["spent"]
-    share = spent / watched
-    return [
-        row(f"checkpoint/{cells}x{cells}/ranks/{ranks}", "coupler", costs, share=float(np.median(costs)) / _MINUTE),
-        {
-            "case": f"supervision/{cells}x{cells}/ranks/{ranks}",
-            "system": "coupler",
-            "n": 1,
-            "share": share,
-            "node_share": share / len(os.sched_getaffinity(0)),
-            "seconds": watched,
-        },
-    ]
+    place, watched = f"{cells}x{cells}/ranks/{ranks}", everyone[0]["watched"]
+    shares = {system: spent / watched for system, spent in everyone[0]["spent"].items()}
+    rows = [row(f"checkpoint/{place}", "coupler", costs, share=float(np.median(costs)) / _MINUTE)]
+    for system, share in shares.items():
+        facts = {"share": share, "node_share": share / len(os.sched_getaffinity(0)), "seconds": watched}
+        rows.append({"case": f"supervision/{place}", "system": system, "n": 1, **facts})
+    return rows
 
 
 class Watcher(Worker):
@@ -121,32 +116,41 @@ class Watched(BZ):
     ----------
     begun, ended : list of float
         When [s].
-    spent : float
-        Processor time that those who look after the run took from the step when it was warm to the last one [s].
+    spent : dict of str to float
+        Processor time that those who look after the run, and Ray, took from when it was warm to the last step [s].
     """
 
     def __init__(self, last: int) -> None:
         super().__init__(**_PARAMETERS)
         self.begun: list[float] = []
         self.ended: list[float] = []
-        self.spent = 0.0
-        self._last, self._before = last, dict[int, float]()
+        self.spent: dict[str, float] = {}
+        self._last, self._before = last, dict[int, _Spent]()
 
     def step(self, state: State, grid: Grid, dt: float, evaluate: Evaluate) -> None:
         """Make a step."""
         if len(self.begun) == _WARM_STEPS:
             self._before = _processor_time()
         if len(self.begun) == self._last:
-            now = _processor_time()
-            self.spent = sum(seconds - self._before.get(pid, 0.0) for pid, seconds in now.items())
+            for pid, now in _processor_time().items():
+                before = self._before.get(pid, _Spent(now.system, 0.0))
+                self.spent[now.system] = self.spent.get(now.system, 0.0) + now.seconds - before.seconds
         self.begun.append(time.perf_counter())
         super().step(state, grid, dt, evaluate)
         self.ended.append(time.perf_counter())
 
 
-def _processor_time() -> dict[int, float]:
-    """Give the processor time of everything that looks after runs on this node, by process."""
-    found: dict[int, float] = {}
+@dataclass(frozen=True)
+class _Spent:
+    """The processor time of a process [s], and whose it is."""
+
+    system: str
+    seconds: float
+
+
+def _processor_time() -> dict[int, _Spent]:
+    """Give what everything that looks after runs on this node has taken, by process."""
+    found: dict[int, _Spent] = {}
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
             continue
@@ -155,8 +159,8 @@ def _processor_time() -> dict[int, float]:
             fields = (entry / "stat").read_text().rpartition(")")[2].split()
         except OSError:  # it has ended
             continue
-        if ("coupler.serving" in command or "coupler-ray-" in command or command.startswith("ray::")) and not (
-            command.startswith(_WORKERS)
-        ):
-            found[int(entry.name)] = (int(fields[11]) + int(fields[12])) * _TICK
+        ours, rays = "coupler.serving" in command, "coupler-ray-" in command or command.startswith("ray::")
+        if (ours or rays) and not command.startswith(_WORKERS):
+            seconds = (int(fields[11]) + int(fields[12])) * _TICK
+            found[int(entry.name)] = _Spent("coupler" if ours else "ray", seconds)
     return found
