@@ -1,4 +1,4 @@
-"""The economy of a run: what asking and truth cost each rank, and the switches that follow from the slowest one."""
+"""The economy of a run: what asking, truth and training cost, and what follows from the slowest rank."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -8,12 +8,14 @@ import numpy as np
 from mpi4py import MPI
 from numpy.typing import NDArray
 
-from coupler.controller.economics import Change, Costs, Economics
+from coupler.controller.economics import WINDOW_STEPS, Change, Costs, Economics
 from coupler.coupling.route import Route
 from coupler.grid import wait
 from coupler.records import Event, EventKind
 
 _NANOSECONDS = 1e9
+# Columns of what is reduced: physics, coupled, best, and the truth of what fell back.
+_FALLBACK = 3
 
 
 class _Reading(NamedTuple):
@@ -22,6 +24,7 @@ class _Reading(NamedTuple):
     elements: int = 0
     truth: float = 0.0
     asked: float = 0.0
+    typical: float = 0.0
 
 
 class Economy:
@@ -33,13 +36,17 @@ class Economy:
         All ranks of the run.
     routes : sequence of Route
         Are switched off and on.
+    training : float
+        Seconds that a training takes from the ranks; 0 where it has cores of its own.
     """
 
-    def __init__(self, comm: MPI.Intracomm, routes: Sequence[Route]) -> None:
-        self._comm, self._routes = comm, routes
+    def __init__(self, comm: MPI.Intracomm, routes: Sequence[Route], training: float = 0.0) -> None:
+        self._comm, self._routes, self._training = comm, routes, training
+        self._missed = [0.0] * len(routes)
+        self._costs = [Costs(0.0, 0.0, 0.0)] * len(routes)
         self.switches = [Economics() for _ in routes]
         self._readings = [_Reading() for _ in routes]
-        self._mine = np.zeros((len(routes), 3), np.int64)
+        self._mine = np.zeros((len(routes), _FALLBACK + 1), np.int64)
         self._slowest = np.zeros_like(self._mine)
         self._request: MPI.Request | None = None
         self._judging: list[int] = []
@@ -65,6 +72,9 @@ class Economy:
             if before.on and not before.steps:
                 self._readings[index] = _reading(route)
             self.switches[index] = after = before.after_step(asked=route.state.version > 0)
+            if not before.on:
+                costs = self._costs[index]
+                self._missed[index] += max(costs.physics - costs.best, 0.0) / WINDOW_STEPS
             if after.change is Change.ON:
                 route.off = False
                 events.append(self._event(step, index, EventKind.SWITCHED_ON, "tried again, its pause is over"))
@@ -92,8 +102,20 @@ class Economy:
             self._request = None
 
     def worthwhile(self, index: int) -> bool:
-        """Whether it makes sense to train for an operator: whether the surrogate could pay at all."""
+        """Whether it makes sense to learn for an operator: whether the surrogate could pay at all."""
         return self.switches[index].hopeful
+
+    def due(self, index: int) -> bool:
+        """Whether a training is no more than the truth that a better model might have spared since the last one.
+
+        Who rents until the rent has reached the price, and buys then, never pays more than twice what it would have
+        cost to know (Karlin, Manasse, Rudolph & Sleator 1988).
+        """
+        return self._routes[index].state.version == 0 or self._missed[index] >= self._training
+
+    def trained(self, index: int) -> None:
+        """Count anew what a better model might spare: a training has begun. Collective: no."""
+        self._missed[index] = 0.0
 
     def _gather(self) -> None:
         due = [index for index, switch in enumerate(self.switches) if switch.due]
@@ -109,7 +131,8 @@ class Economy:
         wait([self._request])
         self._request, events = None, []
         for index in self._judging:
-            costs = _costs(self._slowest[index])
+            costs = self._costs[index] = _costs(self._slowest[index])
+            self._missed[index] += float(self._slowest[index, _FALLBACK]) / _NANOSECONDS
             self.switches[index] = after = self.switches[index].judged(costs)
             if after.change is Change.OFF:
                 self._routes[index].off = True
@@ -125,20 +148,21 @@ class Economy:
 
 
 def _reading(route: Route) -> _Reading:
-    return _Reading(route.elements, route.truth_seconds, route.asked_seconds)
+    return _Reading(route.elements, route.truth_seconds, route.asked_seconds, route.typical_seconds)
 
 
-def _spent(route: Route, since: _Reading) -> tuple[int, int, int]:
-    """Give physics, coupled and best nanoseconds of this rank since the window began."""
-    asked = route.asked_seconds - since.asked
-    coupled = asked + route.truth_seconds - since.truth
+def _spent(route: Route, since: _Reading) -> list[int]:
+    """Give the nanoseconds of this rank since the window began: physics, coupled, best, and truth of fallbacks."""
+    asked, truth = route.asked_seconds - since.asked, route.truth_seconds - since.truth
+    coupled = asked + truth
     physics = (route.elements - since.elements) * route.bulk_cost
     best = asked + route.audit_rate * physics
     if not physics:  # where nobody knows what physics costs, it is no reason for anything
         physics = best = coupled
-    return int(physics * _NANOSECONDS), int(coupled * _NANOSECONDS), int(best * _NANOSECONDS)
+    fallback = max(truth - (route.typical_seconds - since.typical), 0.0)
+    return [int(seconds * _NANOSECONDS) for seconds in (physics, coupled, best, fallback)]
 
 
 def _costs(nanoseconds: NDArray[np.int64]) -> Costs:
-    physics, coupled, best = (float(number) / _NANOSECONDS for number in nanoseconds.tolist())
+    physics, coupled, best, _ = (float(number) / _NANOSECONDS for number in nanoseconds.tolist())
     return Costs(physics, coupled, best)

@@ -12,10 +12,9 @@ from mpi4py import MPI
 from numpy.typing import NDArray
 
 from coupler.config import Case
-from coupler.coupling.nodes import on_first
+from coupler.coupling.nodes import crowded, on_first
 from coupler.coupling.preview import PreviewCosts, preview
 from coupler.operator import Operator
-from coupler.serving.placement import all_cores
 
 Floats = NDArray[np.float64]
 
@@ -58,7 +57,7 @@ class Foresight:
 
     def _answering(self, comm: MPI.Intracomm) -> Floats:
         """Measure what an answer takes of the ranks' own cores [s], per operator; 0 where it takes nothing of them."""
-        if self._case.exchange.transport != "inprocess" and not _crowded(comm):
+        if self._case.exchange.transport != "inprocess" and not crowded(comm):
             return np.zeros(len(self._operators))
         seconds = on_first(comm, lambda: [self._answer_seconds(one) for one in self._operators.values()])
         return np.nan_to_num(
@@ -78,15 +77,6 @@ class Foresight:
         predictor = Predictor(len(signature.inputs), len(signature.outputs), device, form=wanted.form)
         predictor.load(0, build(load(wanted.name, Surrogate), wanted.params, signature, key="surrogate.params"))
         return predictor.choices[0].seconds_per_element
-
-
-def _crowded(comm: MPI.Intracomm) -> bool:
-    """Whether on some node ranks and server together are more than the cores. Collective: yes."""
-    node = comm.Split_type(MPI.COMM_TYPE_SHARED)
-    with all_cores() as cores:
-        crowded = node.size + 1 > len(cores)
-    node.Free()
-    return bool(comm.allreduce(crowded, MPI.LOR))
 
 
 def _sentence(truth: float, asking: float, answering: float) -> str:

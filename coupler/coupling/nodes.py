@@ -11,6 +11,7 @@ from typing import NoReturn, TypeVar
 from mpi4py import MPI
 
 from coupler.errors import CouplerError
+from coupler.serving.placement import all_cores
 
 T = TypeVar("T")
 # How long ranks that fail alike may be apart [s].
@@ -134,3 +135,12 @@ def abort(message: str, code: int) -> NoReturn:
     if MPI.COMM_WORLD.size > 1 and not MPI.Is_finalized():
         MPI.COMM_WORLD.Abort(code)
     sys.exit(code)
+
+
+def crowded(comm: MPI.Intracomm) -> bool:
+    """Say whether on some node ranks and server together are more than the cores. Collective: yes."""
+    node = comm.Split_type(MPI.COMM_TYPE_SHARED)
+    with all_cores() as cores:
+        mine = node.size + 1 > len(cores)
+    node.Free()
+    return bool(comm.allreduce(mine, MPI.LOR))

@@ -15,7 +15,7 @@ from coupler.coupling.call import StepSetting
 from coupler.coupling.counts import Counts
 from coupler.coupling.economy import Economy
 from coupler.coupling.learner import Learner, LearnerMemory
-from coupler.coupling.nodes import Nodes
+from coupler.coupling.nodes import Nodes, crowded
 from coupler.coupling.route import Route
 from coupler.coupling.succession import Succession, SuccessionMemory
 from coupler.coupling.upkeep import Upkeep
@@ -83,7 +83,8 @@ class Steering:
         # What hangs on a clock cannot decide where the same bits are promised.
         economical = case.controller.economics == "auto" and case.controller.mode == "certified"
         timed = case.learning.mode != "deterministic"
-        self._economy = Economy(nodes.job, routes) if economical and timed else None
+        training = case.learning.budget if economical and timed and crowded(nodes.job) else 0.0
+        self._economy = Economy(nodes.job, routes, training) if economical and timed else None
 
     @property
     def rounds(self) -> int:
@@ -212,7 +213,10 @@ class Steering:
         return [told for one in events if one.kind in TAKEOVERS for told in economy.renew(one.operator, step)]
 
     def _learn(self, index: int, step: int, totals: Counts) -> list[Event]:
-        learner, succession = self._learners[index], self._successions[index]
-        learner.worthwhile = self._economy is None or self._economy.worthwhile(index)
-        card = learner.end_step(step, totals, may_start=not succession.trying)
+        learner, succession, economy = self._learners[index], self._successions[index], self._economy
+        learner.worthwhile = economy is None or economy.worthwhile(index)
+        before, due = learner.rounds, economy is None or economy.due(index)
+        card = learner.end_step(step, totals, may_start=due and not succession.trying)
+        if economy is not None and learner.rounds > before:
+            economy.trained(index)
         return [] if card is None else [succession.introduce(card, step)]

@@ -25,11 +25,11 @@ ELEMENTS = 1000
 class Books:
     """A route whose seconds a test writes down instead of spending them."""
 
-    def __init__(self, *, truth: float, asking: float, fallback: float) -> None:
+    def __init__(self, *, truth: float, asking: float, fallback: float, training: float = 0.0) -> None:
         controller = Controller(audit_rate=0.02)
         self.route = Route(OPERATOR, controller, seed=0, deadline=1.0, must_answer=False, stopwatch=Stopwatch())
         self._truth, self._asking, self._fallback = truth, asking, fallback
-        self.economy = Economy(MPI.COMM_SELF, [self.route])
+        self.economy = Economy(MPI.COMM_SELF, [self.route], training)
         self.events: list[Event] = []
         # Some calls went to the truth as a whole before there was a model.
         inputs = np.zeros((ELEMENTS, 1))
@@ -114,6 +114,40 @@ def test_before_there_is_a_model_nothing_is_judged() -> None:
     books.run(500)
 
     assert books.events == []
+
+
+def test_a_training_waits_until_what_fell_back_has_cost_as_much() -> None:
+    books = Books(truth=1e-5, asking=3e-7, fallback=0.1, training=0.05)  # a millisecond of fallback per step
+
+    books.run(4 * WINDOW_STEPS)
+    early = books.economy.due(0)
+    books.run(3 * WINDOW_STEPS)
+    late = books.economy.due(0)
+    books.economy.trained(0)
+
+    assert (early, late, books.economy.due(0)) == (False, True, False)
+
+
+def test_where_a_training_takes_nothing_from_the_ranks_it_need_not_wait() -> None:
+    assert Books(truth=1e-5, asking=3e-7, fallback=0.0).economy.due(0)
+
+
+def test_the_first_training_need_not_wait() -> None:
+    books = Books(truth=1e-5, asking=3e-7, fallback=0.1, training=1e9)
+    books.route.state = books.route.controller.start()
+
+    assert books.economy.due(0)
+
+
+def test_a_surrogate_that_is_switched_off_is_trained_again_once_its_absence_has_cost_as_much() -> None:
+    books = Books(truth=1e-6, asking=3e-7, fallback=0.9, training=0.2)
+    books.run(6 * WINDOW_STEPS)
+    early = books.route.off, books.economy.due(0)
+
+    books.run(40 * WINDOW_STEPS)
+
+    assert early == (True, False)
+    assert books.economy.due(0)
 
 
 def _computing(rounds: int) -> Operator:
