@@ -152,7 +152,7 @@ class Supervision:
 
     def _persistently(self, start: Callable[[], T], again: Callable[[], T]) -> T:
         """Start something. What is lost meanwhile is started again; what is refused for a reason, only once."""
-        refused = False
+        refusals = 0
         while True:
             try:
                 return start()
@@ -160,9 +160,9 @@ class Supervision:
                 raise
             except CouplerError as error:
                 self._losses = self._losses.after(time.monotonic(), self._rule)
-                if refused or self._losses.too_many(self._rule):
+                refusals += not isinstance(error, _SupervisorLostError)
+                if refusals > 1 or self._losses.too_many(self._rule):
                     raise
-                refused = not isinstance(error, _SupervisorLostError)
                 _log.warning("%s It is tried again.", error)
             self._household.abandon()
             time.sleep(self._losses.pause(self._rule))
