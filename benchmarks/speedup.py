@@ -3,11 +3,17 @@
 A case of ``launch/`` is run on two ranks, in turns in mode ``physics`` and in mode ``certified``; what counts is the
 whole run, set-up and training included, on the same cores. Every certified run is compared with a run of physics:
 what it certified, how far its fields are from physics at the last step, and for ignitions how late it ignited.
+
+``.../taught`` begin with a model that ``launch/teach.sh`` has taught on a relative of the case; what that takes is
+not in the run, but beside it (``taught_s``). With ``COUPLER_TAUGHT``, a folder, what was taught once is taken again.
 """
 
 import json
+import os
 import shutil
+import subprocess
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.harness.ranks import ROOT, on_ranks
+from benchmarks.harness.ranks import ROOT, on_ranks, rank_environment
 from benchmarks.harness.timing import Row, row
 from coupler.config import read_case
 from coupler.report import compare
@@ -42,15 +48,33 @@ class Problem:
         What is changed in it.
     ignites : str
         Field whose mean tells the moment of ignition by its fastest rise; empty where nothing ignites.
+    relative : tuple of str
+        What makes the case the one that a model is taught on beforehand; empty where a run learns from nothing.
     """
 
     name: str
     case: str
     overrides: tuple[str, ...] = ()
     ignites: str = ""
+    relative: tuple[str, ...] = ()
 
 
+# One model of one net, small enough for every rank to have it.
+_TAUGHT = ("learning.mode=off", "exchange.transport=inprocess")
 PROBLEMS = (
+    Problem(
+        "reactive_flow/h2-flame/taught",
+        "launch/reactive_flow/flame_2d.toml",
+        overrides=_TAUGHT,
+        relative=("kernel.params.stratification=0.3",),
+    ),
+    Problem(
+        "reactive_flow/h2-ignition/taught",
+        "launch/reactive_flow/ignition_2d.toml",
+        overrides=_TAUGHT,
+        ignites="temperature",
+        relative=("kernel.params.seed=7", "kernel.params.spots=[[0.65,0.6]]"),
+    ),
     Problem("reactive_flow/h2-ignition", "launch/reactive_flow/ignition_2d.toml", ignites="temperature"),
     Problem("air_chemistry/pollu", "launch/air_chemistry/case.toml"),
     Problem("bz/spirals", "launch/bz/case.toml"),
@@ -78,7 +102,7 @@ def run(
         ``half_s``, the median of its second half of steps; ``truth_us``, the truth per element and rank. Of the
         certified ones ``speedup`` and ``half_speedup`` against physics, medians over rounds; ``accepted_share``, too;
         ``loss_bound``, ``field_error`` (root mean square of the worst field at the last step over its range) and,
-        where something ignites, ``ignition_error``: the largest of the rounds.
+        where something ignites, ``ignition_error``: the largest of the rounds. ``taught_s``: what teaching took.
     """
     return [found for problem in problems for found in _compared(problem, ranks, rounds, overrides)]
 
@@ -97,14 +121,37 @@ def _compared(problem: Problem, ranks: int, rounds: int, overrides: Sequence[str
     folder = Path(tempfile.mkdtemp(prefix="coupler-bench-"))
     physics, certified = [], []
     try:
+        taught = _teach(problem, ranks, overrides, folder) if problem.relative else None
+        begins = [] if taught is None else [f"learning.start={taught.model}"]
         for number in range(rounds):
             reference, ours = folder / f"physics-{number}", folder / f"certified-{number}"
             physics.append(_run(problem, "physics", ranks, overrides, reference))
-            outcome = _run(problem, "certified", ranks, overrides, ours)
+            outcome = _run(problem, "certified", ranks, [*overrides, *begins], ours)
             certified.append(replace(outcome, accuracy=_accuracy(problem, ours, reference)))
     finally:
         shutil.rmtree(folder)
-    return [_row(problem.name, "physics", physics), _row(problem.name, "certified", certified, physics)]
+    beside = {} if taught is None else {"taught_s": taught.seconds}
+    return [_row(problem.name, "physics", physics), {**_row(problem.name, "certified", certified, physics), **beside}]
+
+
+@dataclass(frozen=True)
+class _Taught:
+    """The folder of a model, and what teaching it took [s]."""
+
+    model: Path
+    seconds: float
+
+
+def _teach(problem: Problem, ranks: int, overrides: Sequence[str], folder: Path) -> _Taught:
+    """Teach a model on the relative of a case, unless that was done."""
+    place = Path(os.environ.get("COUPLER_TAUGHT") or folder) / problem.name.replace("/", "-")
+    took, started = place / "seconds.json", time.monotonic()
+    if not took.exists():
+        words = [word for setting in (*problem.relative, *overrides) for word in ("--set", setting)]
+        command = [str(ROOT / "launch" / "teach.sh"), str(ROOT / problem.case), str(place), str(ranks), *words]
+        subprocess.run(command, check=True, env=rank_environment())
+        took.write_text(json.dumps(time.monotonic() - started))
+    return _Taught(place / "model", json.loads(took.read_text()))
 
 
 def _row(case: str, system: str, runs: Sequence[_Outcome], physics: Sequence[_Outcome] = ()) -> Row:

@@ -1,5 +1,7 @@
 """The benchmark of time to solution, once and small: what is timed is not looked at here."""
 
+from pathlib import Path
+
 import pytest
 
 from benchmarks import speedup
@@ -20,3 +22,19 @@ def test_a_certified_run_is_compared_with_the_run_of_physics_beside_it() -> None
     # Twenty steps are too few for a first model, so that both runs are the same.
     assert certified["accepted_share"] == certified["field_error"] == certified["ignition_error"] == 0.0
     assert 0.0 < float(physics["half_s"]) < float(physics["median_s"])
+
+
+def test_a_case_may_begin_with_a_model_that_was_taught_on_its_relative(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = ("grid.shape=[16,16]", "run.steps=20", "learning.mode=off", "exchange.transport=inprocess")
+    small += ("controller.economics=off", "controller.target=0.9", "surrogate.params={members=1,width=8,depth=1}")
+    problem = Problem("bz/taught", "launch/bz/case.toml", small, relative=("run.seed=2",))
+    monkeypatch.setenv("COUPLER_TAUGHT", str(tmp_path))
+    monkeypatch.setenv("COUPLER_SECONDS", "3")
+
+    _, certified = speedup.run([problem], ranks=2, rounds=1, overrides=small)
+
+    assert float(certified["taught_s"]) > 0.0
+    assert float(certified["loss_bound"]) > 0.0
+    assert (tmp_path / "bz-taught" / "collected-2" / "samples").is_dir()
