@@ -10,7 +10,7 @@ MPICH_STAMP := $(MPICH)/.made
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-mpich lint audit bench validation chaos docs linkcheck clean
+.PHONY: help env demo flame test test-mpich lint audit bench validation chaos docs linkcheck clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -18,6 +18,9 @@ help: ## this list
 env: $(STAMP) ## the environment in .venv, with every version pinned
 demo: env ## a spiral-wave run with a learning surrogate, in a few minutes
 	launch/bz/demo.sh
+
+flame: env ## a hydrogen flame that begins with a taught model, several times as fast as physics; some three minutes
+	launch/reactive_flow/demo.sh
 
 test: env ## all tests: unit, contract, MPI on 2 and 4 ranks, Ray end to end
 	pytest

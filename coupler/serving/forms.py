@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coupler.errors import PluginError
+from coupler.field import Field
 from coupler.learning.registry import ModelCard
 from coupler.operator import Signature
 from coupler.records import Rows
@@ -116,9 +117,8 @@ def sample_rows(signature: Signature, card: ModelCard | None) -> list[Rows]:
     Collective: no.
     """
     random = np.random.default_rng(_SEED)
-    lower = [max(field.lower, 0.1 if field.lower >= 0 else -1.0) for field in signature.inputs]
-    upper = [min(field.upper, 10.0 if field.lower >= 0 else 1.0) for field in signature.inputs]
-    ends = np.array([lower, upper]) if card is None else np.array([card.range_lower, card.range_upper])
+    usual = [_about_one(field) for field in signature.inputs]
+    ends = np.array(usual).T if card is None else np.array([card.range_lower, card.range_upper])
     steps = (1.0, 1.0) if card is None or card.range_dt is None else card.range_dt
     inputs = np.stack([_draw(random, low, high, chunk_rows(len(signature.inputs))) for low, high in ends.T], axis=1)
     n_out = len(signature.outputs)
@@ -268,6 +268,16 @@ def _timed(trial: FormTrial, answerer: Answerer, samples: Sequence[Rows]) -> For
     return replace(
         trial, chunk_seconds=_fastest_time(answerer, chunk), small_seconds=_fastest_time(answerer, few), rows=count
     )
+
+
+def _about_one(field: Field) -> tuple[float, float]:
+    """Give a range about 1 within the bounds; beside the nearest of them where they leave that out."""
+    low, high = (0.1, 10.0) if field.lower >= 0 else (-1.0, 1.0)
+    if field.lower > high:
+        return field.lower, min(10.0 * field.lower, field.upper)
+    if field.upper < low:
+        return max(field.lower, min(0.1 * field.upper, 10.0 * field.upper)), field.upper
+    return max(field.lower, low), min(field.upper, high)
 
 
 def _draw(random: np.random.Generator, lower: float, upper: float, count: int) -> NDArray[np.float64]:

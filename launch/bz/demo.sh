@@ -10,5 +10,5 @@ launch/bz/run.sh 2 --set controller.mode=physics --set output.pictures=false --o
 echo
 echo "2 of 2: certified, 2 ranks, with a Ray-served surrogate that learns while it runs"
 launch/bz/run.sh 2 --set output.pictures=false --out "$folder/certified" "$@"
-.venv/bin/python launch/bz/demo.py "$folder/physics" "$folder/certified"
+.venv/bin/python launch/demo.py "$folder/physics" "$folder/certified"
 echo "page     $(.venv/bin/coupler report "$folder/physics" "$folder/certified" --out "$folder/report.html")"

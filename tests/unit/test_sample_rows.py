@@ -1,0 +1,34 @@
+"""The rows that forms are timed on where nobody knows yet what a model will be asked: about one, within bounds."""
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as some
+
+from coupler.field import Field
+from coupler.operator import Signature
+from coupler.serving.forms import sample_rows
+
+BOUND = some.one_of(some.none(), some.floats(-1e4, 1e4))
+
+
+@given(some.lists(some.tuples(BOUND, BOUND).filter(lambda ends: None in ends or ends[0] < ends[1]), min_size=1))
+def test_rows_lie_within_whatever_bounds_the_inputs_have(bounds: list[tuple[float | None, float | None]]) -> None:
+    fields = tuple(Field(f"x{place}", bounds=ends) for place, ends in enumerate(bounds))
+
+    parts = sample_rows(Signature.of(fields, fields, atol=1.0, rtol=0.0, conserved={}, tile=None), None)
+
+    inputs = np.concatenate([part.inputs for part in parts])
+    assert np.isfinite(inputs).all()
+    for column, field in zip(inputs.T, fields, strict=True):
+        assert (column >= field.lower - 1e-9 * abs(field.lower)).all()
+        assert (column <= field.upper + 1e-9 * abs(field.upper)).all()
+
+
+def test_a_temperature_that_is_never_about_one_is_as_low_as_it_may_be() -> None:
+    field = Field("temperature", unit="K", bounds=(200.0, 3500.0))
+
+    parts = sample_rows(Signature.of((field,), (field,), atol=1.0, rtol=0.0, conserved={}, tile=None), None)
+
+    inputs = np.concatenate([part.inputs for part in parts])
+    assert inputs.min() >= 200.0
+    assert 1000.0 < inputs.max() <= 2000.0
