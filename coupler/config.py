@@ -368,6 +368,15 @@ class Case(Section):
     output: OutputSection = Field(default=OutputSection(), description="ledger, tapes, trackers and pictures")
     trace: TraceSection = Field(default=TraceSection(), description="the timeline for Perfetto")
 
+    @property
+    def economical(self) -> bool:
+        """Whether what does not pay is switched off: by the clock, so not where the same bits are promised.
+
+        A run that collects is for what comes after it.
+        """
+        timed = self.learning.mode in ("asynchronous", "off")
+        return timed and self.controller.mode == "certified" and self.controller.economics == "auto"
+
     @model_validator(mode="after")
     def _samples_fit_the_buffer(self) -> "Case":
         if self.learning.first > self.learning.buffer:

@@ -28,11 +28,14 @@ class Costs:
         What truth and asking did take [s].
     best : float
         What asking and audits alone take: what is left if every answer is accepted [s].
+    fallback : float
+        What the truth of elements took whose answer was not accepted [s].
     """
 
     physics: float
     coupled: float
     best: float
+    fallback: float = 0.0
 
     @property
     def speedup(self) -> float:
@@ -71,6 +74,10 @@ class Economics:
         Windows in a row that cost more than physics.
     hopeful : bool
         Whether it would pay if every answer were accepted, as far as is known.
+    missed : float
+        What a better model might have spared since the last training began [s].
+    absence : float
+        What every step costs that it is off [s].
     change : Change
         What the last step or judgement changed.
     """
@@ -81,6 +88,8 @@ class Economics:
     pause: int = _FIRST_PAUSE
     poor: int = 0
     hopeful: bool = True
+    missed: float = 0.0
+    absence: float = 0.0
     change: Change = Change.NOTHING
 
     @property
@@ -98,9 +107,10 @@ class Economics:
         """
         if self.on:
             return replace(self, steps=self.steps + asked, change=Change.NOTHING)
+        missed = self.missed + self.absence
         if self.steps + 1 < self.pause:
-            return replace(self, steps=self.steps + 1, change=Change.NOTHING)
-        return replace(self, on=True, probing=True, steps=0, change=Change.ON)
+            return replace(self, steps=self.steps + 1, missed=missed, change=Change.NOTHING)
+        return replace(self, on=True, probing=True, steps=0, missed=missed, change=Change.ON)
 
     @property
     def due(self) -> bool:
@@ -111,12 +121,26 @@ class Economics:
         """Judge a window: stay on, or switch off until it may have become worth a try."""
         hopeful, pays = costs.best_speedup >= 1.0, costs.speedup >= 1.0
         poor = 0 if pays else self.poor + 1
+        absence = max(costs.physics - costs.best, 0.0) / self.window
+        judged = Economics(poor=poor, hopeful=hopeful, missed=self.missed + costs.fallback, absence=absence)
         if hopeful and (pays or (poor < _PATIENCE and not self.probing)):
             pause = _FIRST_PAUSE if pays else self.pause
-            return Economics(poor=poor, pause=pause)
+            return replace(judged, pause=pause)
         # A try that failed makes the next one rarer: together they cost less than a per cent.
         pause = min(2 * self.pause, _LONGEST_PAUSE) if self.probing else self.pause
-        return Economics(on=False, pause=pause, poor=poor, hopeful=hopeful, change=Change.OFF)
+        return replace(judged, on=False, pause=pause, change=Change.OFF)
+
+    def worth_training(self, seconds: float) -> bool:
+        """Whether a training that takes so long is no more than what a better model might have spared meanwhile.
+
+        Who rents until the rent has reached the price, and buys then, never pays more than twice what it would have
+        cost to know (Karlin, Manasse, Rudolph & Sleator 1988).
+        """
+        return self.missed >= seconds
+
+    def trained(self) -> "Economics":
+        """Count anew what a better model might spare: a training has begun."""
+        return replace(self, missed=0.0)
 
     def renewed(self) -> "Economics":
         """Give another version its chance: a surrogate that could pay is asked again at once."""

@@ -468,11 +468,9 @@ class Coupling:
 
     @property
     def _economical(self) -> bool:
-        case, controller = self.case, self._plan.controller
         if self._plan.script is not None or self._plan.resumption is not None:  # they say what was found then
             return False
-        timed = case.learning.mode != "deterministic"
-        return timed and controller.mode == "certified" and case.controller.economics == "auto"
+        return self.case.economical
 
     def _hopeless(self) -> str:
         """Say why no model could save time, on all ranks alike; nothing if one could, or nobody knows."""

@@ -1,21 +1,19 @@
 """The economy of a run: what asking, truth and training cost, and what follows from the slowest rank."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import NamedTuple
 
 import numpy as np
 from mpi4py import MPI
 from numpy.typing import NDArray
 
-from coupler.controller.economics import WINDOW_STEPS, Change, Costs, Economics
+from coupler.controller.economics import Change, Costs, Economics
 from coupler.coupling.route import Route
 from coupler.grid import wait
 from coupler.records import Event, EventKind
 
 _NANOSECONDS = 1e9
-# Columns of what is reduced: physics, coupled, best, and the truth of what fell back.
-_FALLBACK = 3
 
 
 class _Reading(NamedTuple):
@@ -42,11 +40,9 @@ class Economy:
 
     def __init__(self, comm: MPI.Intracomm, routes: Sequence[Route], training: float = 0.0) -> None:
         self._comm, self._routes, self._training = comm, routes, training
-        self._missed = [0.0] * len(routes)
-        self._costs = [Costs(0.0, 0.0, 0.0)] * len(routes)
         self.switches = [Economics() for _ in routes]
         self._readings = [_Reading() for _ in routes]
-        self._mine = np.zeros((len(routes), _FALLBACK + 1), np.int64)
+        self._mine = np.zeros((len(routes), len(fields(Costs))), np.int64)
         self._slowest = np.zeros_like(self._mine)
         self._request: MPI.Request | None = None
         self._judging: list[int] = []
@@ -72,9 +68,6 @@ class Economy:
             if before.on and not before.steps:
                 self._readings[index] = _reading(route)
             self.switches[index] = after = before.after_step(asked=route.state.version > 0)
-            if not before.on:
-                costs = self._costs[index]
-                self._missed[index] += max(costs.physics - costs.best, 0.0) / WINDOW_STEPS
             if after.change is Change.ON:
                 route.off = False
                 events.append(self._event(step, index, EventKind.SWITCHED_ON, "tried again, its pause is over"))
@@ -105,17 +98,13 @@ class Economy:
         """Whether it makes sense to learn for an operator: whether the surrogate could pay at all."""
         return self.switches[index].hopeful
 
-    def due(self, index: int) -> bool:
-        """Whether a training is no more than the truth that a better model might have spared since the last one.
-
-        Who rents until the rent has reached the price, and buys then, never pays more than twice what it would have
-        cost to know (Karlin, Manasse, Rudolph & Sleator 1988).
-        """
-        return self._routes[index].state.version == 0 or self._missed[index] >= self._training
+    def worth_training(self, index: int) -> bool:
+        """Whether an operator has no model yet, or what fell back has cost as much as a training."""
+        return self._routes[index].state.version == 0 or self.switches[index].worth_training(self._training)
 
     def trained(self, index: int) -> None:
-        """Count anew what a better model might spare: a training has begun. Collective: no."""
-        self._missed[index] = 0.0
+        """Know that a training has begun. Collective: no."""
+        self.switches[index] = self.switches[index].trained()
 
     def _gather(self) -> None:
         due = [index for index, switch in enumerate(self.switches) if switch.due]
@@ -131,8 +120,7 @@ class Economy:
         wait([self._request])
         self._request, events = None, []
         for index in self._judging:
-            costs = self._costs[index] = _costs(self._slowest[index])
-            self._missed[index] += float(self._slowest[index, _FALLBACK]) / _NANOSECONDS
+            costs = _costs(self._slowest[index])
             self.switches[index] = after = self.switches[index].judged(costs)
             if after.change is Change.OFF:
                 self._routes[index].off = True
@@ -164,5 +152,4 @@ def _spent(route: Route, since: _Reading) -> list[int]:
 
 
 def _costs(nanoseconds: NDArray[np.int64]) -> Costs:
-    physics, coupled, best, _ = (float(number) / _NANOSECONDS for number in nanoseconds.tolist())
-    return Costs(physics, coupled, best)
+    return Costs(*(float(number) / _NANOSECONDS for number in nanoseconds.tolist()))

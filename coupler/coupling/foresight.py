@@ -57,7 +57,7 @@ class Foresight:
 
     def _answering(self, comm: MPI.Intracomm) -> Floats:
         """Measure what an answer takes of the ranks' own cores [s], per operator; 0 where it takes nothing of them."""
-        if self._case.exchange.transport != "inprocess" and not crowded(comm):
+        if self._case.exchange.transport != "inprocess" and not _crowded(comm):
             return np.zeros(len(self._operators))
         seconds = on_first(comm, lambda: [self._answer_seconds(one) for one in self._operators.values()])
         return np.nan_to_num(
@@ -77,6 +77,14 @@ class Foresight:
         predictor = Predictor(len(signature.inputs), len(signature.outputs), device, form=wanted.form)
         predictor.load(0, build(load(wanted.name, Surrogate), wanted.params, signature, key="surrogate.params"))
         return predictor.choices[0].seconds_per_element
+
+
+def _crowded(comm: MPI.Intracomm) -> bool:
+    """Whether any node is crowded. Collective: yes."""
+    node = comm.Split_type(MPI.COMM_TYPE_SHARED)
+    mine = crowded(node)
+    node.Free()
+    return bool(comm.allreduce(mine, MPI.LOR))
 
 
 def _sentence(truth: float, asking: float, answering: float) -> str:

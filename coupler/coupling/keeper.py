@@ -213,7 +213,7 @@ def forget_future(folder: RunFolder, operators: Mapping[str, Operator], since: S
         RoundFolder(folder.models, name).forget_from(learned.rounds + (not under_way))
         registry.forget_after(name, learned.latest)
         store = SampleStore(folder.samples, name, operator.signature)
-        store.rewind(since.moment.step, stored=learned.rounds > 0)
+        store.rewind(since.moment.step, stored=learned.trained_on > 0)
 
 
 def _accepted_in(checkpoint: Checkpoint, index: int) -> dict[int, Remembered]:

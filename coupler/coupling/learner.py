@@ -106,6 +106,8 @@ class Learner:
         Whether there is anybody to learn.
     worthwhile : bool
         Whether learning may pay, as far as is known; if not, it rests.
+    waits : bool
+        Whether a training would not be worth its time yet: the newest samples are kept then.
 
     Parameters
     ----------
@@ -139,7 +141,7 @@ class Learner:
         self._outcome_seen = False
         self._looked_at = time.monotonic()
         self.learns, self._collects = learning.trains, learning.mode == "collect"
-        self.worthwhile = True
+        self.worthwhile, self.waits = True, False
         route.on_truth = self._keep
 
     @property
@@ -200,9 +202,11 @@ class Learner:
             self._trained_on = self._available
         self._outcome_seen = self.training and totals.rounds_done > 0
         self._keep_shares = self._shares_of(totals)
+        share = totals.decisions["fallback"] / totals.elements if totals.elements else 0.0
+        self._fallback_share += _SMOOTHING * (share - self._fallback_share)
         if self.training:
             return self._finish_round() if self._round_ended(step, totals) else None
-        if may_start and self.learns and self.worthwhile and self._due(totals):
+        if may_start and self.learns and self.worthwhile and self._due():
             self._start_round(step)
         return None
 
@@ -282,7 +286,8 @@ class Learner:
     def _keep(self, piece: Piece, reasons: Reasons) -> None:
         """Keep a random share of the truth's answers of either kind; neither coins nor draws depend on the ranks."""
         wanted = self._collects or (self.learns and self.worthwhile)
-        if not wanted or self._fresh >= self._plan.case.learning.buffer:
+        full = self._fresh >= self._plan.case.learning.buffer
+        if not wanted or (full and not self.waits):
             return
         if len(self._rows) < len(piece.ids):
             self._rows, self._inputs = np.empty(len(piece.ids), np.int64), np.empty_like(piece.inputs)
@@ -294,6 +299,8 @@ class Learner:
         rows = rows[kept]
         if len(rows) == 0:
             return
+        if full:
+            self._forget_oldest(len(rows))
         self._route.counts.samples += len(rows)
         self._pending.append(
             SampleBatch(
@@ -307,6 +314,11 @@ class Learner:
             )
         )
 
+    def _forget_oldest(self, count: int) -> None:
+        """Make room for new samples where a training is not worth its time yet: it will be for what is new."""
+        while count > 0 and self._pending:
+            count -= len(self._pending.pop(0))
+
     def _stays(self, piece: Piece, reasons: Reasons, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Say which of the rows that a coin chose stay: the truth was computed, and the smaller share is kept to."""
         shares, why, steps = self._keep_shares, reasons[rows], np.full(len(rows), piece.step)
@@ -315,10 +327,8 @@ class Learner:
         stays: NDArray[np.bool_] = (why != Reason.ACCEPTED) & (draws < share)
         return stays
 
-    def _due(self, totals: Counts) -> bool:
+    def _due(self) -> bool:
         """Whether to train now; sooner where the model is found wrong, or takes little off the truth."""
-        share = totals.decisions["fallback"] / totals.elements if totals.elements else 0.0
-        self._fallback_share += _SMOOTHING * (share - self._fallback_share)
         urgent = self._route.state.alarms.any or self._fallback_share > self._plan.case.learning.fallback
         return self._trigger.due(self._trained_on, self._available, urgent=urgent)
 

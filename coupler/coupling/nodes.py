@@ -137,10 +137,7 @@ def abort(message: str, code: int) -> NoReturn:
     sys.exit(code)
 
 
-def crowded(comm: MPI.Intracomm) -> bool:
-    """Say whether on some node ranks and server together are more than the cores. Collective: yes."""
-    node = comm.Split_type(MPI.COMM_TYPE_SHARED)
+def crowded(node: MPI.Comm) -> bool:
+    """Say whether ranks and server of a node together are more than its cores. Collective: no."""
     with all_cores() as cores:
-        mine = node.size + 1 > len(cores)
-    node.Free()
-    return bool(comm.allreduce(mine, MPI.LOR))
+        return node.size + 1 > len(cores)

@@ -80,11 +80,10 @@ class Steering:
         self._successions = [
             Succession(index, route, case.learning.trial, registry.introduction) for index, route in enumerate(routes)
         ]
-        # What hangs on a clock cannot decide where the same bits are promised.
-        economical = case.controller.economics == "auto" and case.controller.mode == "certified"
-        timed = case.learning.mode != "deterministic"
-        training = case.learning.budget if economical and timed and crowded(nodes.job) else 0.0
-        self._economy = Economy(nodes.job, routes, training) if economical and timed else None
+        # The trainer is on the node of rank 0, and takes nothing from anybody where there are cores for it.
+        full = nodes.job.bcast(crowded(nodes.node) if nodes.first else None)
+        training = case.learning.budget if full else 0.0
+        self._economy = Economy(nodes.job, routes, training) if case.economical else None
 
     @property
     def rounds(self) -> int:
@@ -215,8 +214,9 @@ class Steering:
     def _learn(self, index: int, step: int, totals: Counts) -> list[Event]:
         learner, succession, economy = self._learners[index], self._successions[index], self._economy
         learner.worthwhile = economy is None or economy.worthwhile(index)
-        before, due = learner.rounds, economy is None or economy.due(index)
-        card = learner.end_step(step, totals, may_start=due and not succession.trying)
+        learner.waits = economy is not None and not economy.worth_training(index)
+        before = learner.rounds
+        card = learner.end_step(step, totals, may_start=not (learner.waits or succession.trying))
         if economy is not None and learner.rounds > before:
             economy.trained(index)
         return [] if card is None else [succession.introduce(card, step)]

@@ -273,9 +273,9 @@ def _timed(trial: FormTrial, answerer: Answerer, samples: Sequence[Rows]) -> For
 def _about_one(field: Field) -> tuple[float, float]:
     """Give a range about 1 within the bounds; beside the nearest of them where they leave that out."""
     low, high = (0.1, 10.0) if field.lower >= 0 else (-1.0, 1.0)
-    if field.lower > high:
+    if field.lower >= high:
         return field.lower, min(10.0 * field.lower, field.upper)
-    if field.upper < low:
+    if field.upper <= low:
         return max(field.lower, min(0.1 * field.upper, 10.0 * field.upper)), field.upper
     return max(field.lower, low), min(field.upper, high)
 

@@ -152,20 +152,21 @@ class Supervision:
 
     def _persistently(self, start: Callable[[], T], again: Callable[[], T]) -> T:
         """Start something. What is lost meanwhile is started again; what is refused for a reason, only once."""
-        refusals = 0
+        refusals, losses = 0, Losses()
         while True:
             try:
                 return start()
             except ConfigError:
                 raise
             except CouplerError as error:
-                self._losses = self._losses.after(time.monotonic(), self._rule)
+                # All of them count, however far apart: somebody waits for the run to begin.
+                losses = Losses((*losses.times, time.monotonic()))
                 refusals += not isinstance(error, _SupervisorLostError)
-                if refusals > 1 or self._losses.too_many(self._rule):
+                if refusals > 1 or losses.too_many(self._rule):
                     raise
                 _log.warning("%s It is tried again.", error)
             self._household.abandon()
-            time.sleep(self._losses.pause(self._rule))
+            time.sleep(losses.pause(self._rule))
             start = again
 
     def _anew(self) -> str:
@@ -190,9 +191,9 @@ class Supervision:
         try:
             while isinstance(message := self._household.receive(_QUIET_SECONDS), Alive):
                 if time.monotonic() > ends:
-                    raise HouseholdLost(f"the supervisor has not done its work within {within:g} s")
+                    raise CouplerError(f"Ray and its servers did not start within {within:g} s. Try `coupler doctor`.")
         except HouseholdLost as lost:
-            raise _SupervisorLostError(f"Ray did not start: {lost}. Try `coupler doctor`.") from lost
+            raise _SupervisorLostError(f"Ray and its servers did not start: {lost}. Try `coupler doctor`.") from lost
         if isinstance(message, Refused):
             raise message.error()
         return message

@@ -120,34 +120,34 @@ def test_a_training_waits_until_what_fell_back_has_cost_as_much() -> None:
     books = Books(truth=1e-5, asking=3e-7, fallback=0.1, training=0.05)  # a millisecond of fallback per step
 
     books.run(4 * WINDOW_STEPS)
-    early = books.economy.due(0)
+    early = books.economy.worth_training(0)
     books.run(3 * WINDOW_STEPS)
-    late = books.economy.due(0)
+    late = books.economy.worth_training(0)
     books.economy.trained(0)
 
-    assert (early, late, books.economy.due(0)) == (False, True, False)
+    assert (early, late, books.economy.worth_training(0)) == (False, True, False)
 
 
 def test_where_a_training_takes_nothing_from_the_ranks_it_need_not_wait() -> None:
-    assert Books(truth=1e-5, asking=3e-7, fallback=0.0).economy.due(0)
+    assert Books(truth=1e-5, asking=3e-7, fallback=0.0).economy.worth_training(0)
 
 
 def test_the_first_training_need_not_wait() -> None:
     books = Books(truth=1e-5, asking=3e-7, fallback=0.1, training=1e9)
     books.route.state = books.route.controller.start()
 
-    assert books.economy.due(0)
+    assert books.economy.worth_training(0)
 
 
 def test_a_surrogate_that_is_switched_off_is_trained_again_once_its_absence_has_cost_as_much() -> None:
     books = Books(truth=1e-6, asking=3e-7, fallback=0.9, training=0.2)
     books.run(6 * WINDOW_STEPS)
-    early = books.route.off, books.economy.due(0)
+    early = books.route.off, books.economy.worth_training(0)
 
     books.run(40 * WINDOW_STEPS)
 
     assert early == (True, False)
-    assert books.economy.due(0)
+    assert books.economy.worth_training(0)
 
 
 def _computing(rounds: int) -> Operator:
