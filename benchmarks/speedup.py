@@ -13,7 +13,6 @@ import os
 import shutil
 import subprocess
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -143,15 +142,13 @@ class _Taught:
 
 
 def _teach(problem: Problem, ranks: int, overrides: Sequence[str], folder: Path) -> _Taught:
-    """Teach a model on the relative of a case, unless that was done."""
-    place = Path(os.environ.get("COUPLER_TAUGHT") or folder) / problem.name.replace("/", "-")
-    took, started = place / "seconds.json", time.monotonic()
-    if not took.exists():
-        words = [word for setting in (*problem.relative, *overrides) for word in ("--set", setting)]
-        command = [str(ROOT / "launch" / "teach.sh"), str(ROOT / problem.case), str(place), str(ranks), *words]
-        subprocess.run(command, check=True, env=rank_environment())
-        took.write_text(json.dumps(time.monotonic() - started))
-    return _Taught(place / "model", json.loads(took.read_text()))
+    """Teach a model on the relative of a case; what is there already is not done again."""
+    place = Path(os.environ.get("COUPLER_TAUGHT") or folder).resolve() / problem.name.replace("/", "-")
+    words = [word for setting in (*problem.relative, *overrides) for word in ("--set", setting)]
+    command = [str(ROOT / "launch" / "teach.sh"), str(ROOT / problem.case), str(place), str(ranks), *words]
+    subprocess.run(command, check=True, env=rank_environment())
+    parts = (line.split() for line in (place / "seconds.txt").read_text().splitlines())
+    return _Taught(place / "model", sum(float(seconds) for seconds, _ in parts))
 
 
 def _row(case: str, system: str, runs: Sequence[_Outcome], physics: Sequence[_Outcome] = ()) -> Row:

@@ -2,15 +2,16 @@
 # Teach a model before the runs that it is for: launch/teach.sh CASE.toml FOLDER [RANKS] [--set section.key=value ...]
 #
 # The settings make a relative of the case, which is solved by physics and recorded. A model is trained on that and
-# answers in the same relative; what its answers led to is collected, and the next model is trained on both, twice. Each
-# part that is there already is not done again. docs/howto/begin-trained.md says more.
+# answers in the same relative; what its answers led to is collected, and the next model is trained on both, twice. A part
+# that is there already is not done again, and a run that was interrupted goes on. docs/howto/begin-trained.md says more.
 #
 #   COUPLER_SECONDS   processor time of the last training [s]; 300, two thirds of it for those before
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+readonly MISTAKE=2
 
-case=${1:?"teach.sh: name a case, as in launch/teach.sh launch/reactive_flow/flame_2d.toml runs/taught"}
-folder=${2:?"teach.sh: name a folder for what is made, as in launch/teach.sh $case runs/taught"}
+case=$(realpath "${1:?"teach.sh: name a case, as in launch/teach.sh launch/reactive_flow/flame_2d.toml runs/taught"}")
+folder=$(realpath -m "${2:?"teach.sh: name a folder for what is made, as in launch/teach.sh $1 runs/taught"}")
 shift 2
 ranks=2
 if [[ "${1:-}" =~ ^[0-9]+$ ]]; then
@@ -18,21 +19,32 @@ if [[ "${1:-}" =~ ^[0-9]+$ ]]; then
   shift
 fi
 relative=("$@")
-mkdir -p "$folder"
-folder=$(cd "$folder" && pwd)
+last=${COUPLER_SECONDS:-300}
 cd "$here/.."
 export PATH="$PWD/${COUPLER_VENV:-.venv}/bin:$PATH"
-last=${COUPLER_SECONDS:-300}
+
+# What was asked for is written down: half of one model and half of another would be none.
+asked="$case --seconds $last ${relative[*]}"
+if [[ -d $folder && -n $(ls -A "$folder") && $(cat "$folder/asked.txt" 2>/dev/null) != "$asked" ]]; then
+  echo "teach.sh: $folder holds something else already: name a new folder, or type what $folder/asked.txt says" >&2
+  exit "$MISTAKE"
+fi
+mkdir -p "$folder"
+echo "$asked" >"$folder/asked.txt"
 
 solve() {
   grep -qs '"status": "finished"' "$folder/$1/summary.json" && return
-  rm -rf "${folder:?}/$1"
-  "$here/run.sh" "$case" "$ranks" --out "$folder/$1" "${relative[@]}" "${@:2}"
+  if [[ -z $(ls -A "$folder/$1/checkpoints" 2>/dev/null) ]]; then rm -rf "${folder:?}/$1"; fi
+  local began=$SECONDS
+  COUPLER_RESUME=yes "$here/run.sh" "$case" "$ranks" --out "$folder/$1" "${relative[@]}" "${@:2}"
+  echo "$((SECONDS - began)) $1" >>"$folder/seconds.txt"
 }
 train() {
   [[ -d $folder/$1 && ! -e $folder/$1/.lock ]] && return
   rm -rf "${folder:?}/$1"
+  local began=$SECONDS
   coupler train "${@:3}" --seconds "$2" --out "$folder/$1"
+  echo "$((SECONDS - began)) $1" >>"$folder/seconds.txt"
 }
 
 truth=("$folder/recorded")

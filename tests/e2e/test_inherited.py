@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -231,6 +232,25 @@ def test_a_run_that_collects_decides_as_one_that_does_not_and_keeps_its_truth(
     assert run.summary.retrainings == 0
     assert 0 < kept.elements < run.summary.elements - run.summary.decisions.accepted
     assert Reason.ACCEPTED not in kept.samples(most=10**6).reason
+
+
+def test_a_run_that_collects_keeps_what_it_has_when_it_is_resumed(
+    couple: "Couple", trained: Path, mpirun: "MpiRun", tmp_path: Path
+) -> None:
+    settings = (from_trained(trained), COLLECT, "exchange.transport=inprocess", "learning.buffer=1000")
+    settings += ("learning.first=1000", "learning.renewal=4", "run.checkpoint_every=10")
+    undisturbed, folder = couple("heat.toml", 2, *settings), tmp_path / "run"
+    dying = f'kernel.name="{HEAT.parent}/plugins/kernels.py:Dying"'
+    params = f'kernel.params={{file = "{tmp_path}/killed", rank = 1, step = 35}}'
+    words = [word for setting in (*settings, dying, params) for word in ("--set", setting)]
+
+    mpirun(2, "-m", "coupler", "run", str(HEAT), *words, "--out", str(folder))
+    again = mpirun(2, "-m", "coupler", "resume", str(folder))
+
+    (before,), (after,) = KeptTruth.find(undisturbed.path), KeptTruth.find(folder)
+    assert again.returncode == 0, again.stdout
+    assert len(list((folder / "samples").iterdir())) > 1
+    assert np.array_equal(after.samples(most=10**6).inputs, before.samples(most=10**6).inputs)
 
 
 def test_a_run_without_a_model_has_nothing_to_collect(tmp_path: Path) -> None:
