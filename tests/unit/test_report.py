@@ -35,7 +35,7 @@ from tests.unit.written_run import ELEMENTS, FIELDS, FILES, STEPS, off_by, spira
 
 pytestmark = pytest.mark.filterwarnings("error")
 
-DEMO = Path(__file__).resolve().parents[2] / "launch" / "bz" / "demo.py"
+DEMO = Path(__file__).resolve().parents[2] / "launch" / "demo.py"
 
 
 def _pair(folder: Path, **settings: object) -> tuple[Path, Path]:
