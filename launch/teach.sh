@@ -6,6 +6,7 @@
 # that is there already is not done again, and a run that was interrupted goes on. docs/howto/begin-trained.md says more.
 #
 #   COUPLER_SECONDS   processor time of the last training [s]; 300, two thirds of it for those before
+#   COUPLER_FIRST     --set ... for the trainings before the last, as jolts that make up for what is not collected yet
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 readonly MISTAKE=2
@@ -20,11 +21,12 @@ if [[ "${1:-}" =~ ^[0-9]+$ ]]; then
 fi
 relative=("$@")
 last=${COUPLER_SECONDS:-300}
+read -ra first <<<"${COUPLER_FIRST:-}"
 cd "$here/.."
 export PATH="$PWD/${COUPLER_VENV:-.venv}/bin:$PATH"
 
 # What was asked for is written down: half of one model and half of another would be none.
-asked="$case --seconds $last ${relative[*]}"
+asked="$case --seconds $last ${relative[*]} :first ${first[*]}"
 if [[ -d $folder && -n $(ls -A "$folder") && $(cat "$folder/asked.txt" 2>/dev/null) != "$asked" ]]; then
   echo "teach.sh: $folder holds something else already: name a new folder, or type what $folder/asked.txt says" >&2
   exit "$MISTAKE"
@@ -43,14 +45,14 @@ train() {
   [[ -d $folder/$1 && ! -e $folder/$1/.lock ]] && return
   rm -rf "${folder:?}/$1"
   local began=$SECONDS
-  coupler train "${@:3}" --seconds "$2" --out "$folder/$1"
+  coupler train --seconds "$2" --out "$folder/$1" "${@:3}"
   echo "$((SECONDS - began)) $1" >>"$folder/seconds.txt"
 }
 
 truth=("$folder/recorded")
 solve recorded --set controller.mode=physics --set output.tape=true
 for round in 1 2; do
-  train "model-$round" $((last * 2 / 3)) "${truth[@]}"
+  train "model-$round" $((last * 2 / 3)) "${truth[@]}" "${first[@]}"
   solve "collected-$round" --set "learning.start=$folder/model-$round" --set learning.mode=collect
   truth+=("$folder/collected-$round")
 done

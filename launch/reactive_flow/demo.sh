@@ -1,8 +1,11 @@
 #!/usr/bin/env bash
 # A flame once by physics alone and once with a model that was taught on its relative, then side by side.
 #
-# The model in taught/ was made by
-#   COUPLER_SECONDS=300 launch/teach.sh launch/reactive_flow/flame_2d.toml FOLDER 2 --set kernel.params.stratification=0.3
+# The model in taught/ has seen a tape of the flame in gas of another stratification, and what two runs of that flame
+# kept, which one jolted net had led; of two nets without jolts, 400 s on one core:
+#
+#   COUPLER_FIRST="--set surrogate.params.members=1 --set surrogate.params.jolt=0.3" COUPLER_SECONDS=400 \
+#     launch/teach.sh launch/reactive_flow/flame_2d.toml FOLDER 2 --set kernel.params.stratification=0.3
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
