@@ -20,6 +20,8 @@ _MOMENTS = 4
 _FIELDS = 4
 # A panel is at most so many times as wide as it is high, or the other way round; beyond that it is stretched.
 _ELONGATION = 4.0
+# Fields narrower than this share of their height have room for the ends of the scale below them only.
+_NARROW = 0.4
 # Room left of the panels, and between two columns; rows have titles and need twice that [inch].
 _LABELS, _GAP = 0.5, 0.15
 
@@ -76,7 +78,9 @@ def show_plane(
         extent=(0.0, right, 0.0, up),
         aspect="equal" if 1 / _ELONGATION <= recording.elongation <= _ELONGATION else "auto",
     )
-    axes.locator_params(nbins=4, steps=[1, 2, 5, 10])
+    axes.locator_params(axis="y", nbins=4, steps=[1, 2, 5, 10])
+    # Of a channel that stands upright the numbers below it would lie over each other.
+    axes.locator_params(axis="x", nbins=1 if right < _NARROW * up else 4, steps=[1, 2, 5, 10])
     return image
 
 
