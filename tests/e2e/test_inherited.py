@@ -253,6 +253,18 @@ def test_a_run_that_collects_keeps_what_it_has_when_it_is_resumed(
     assert np.array_equal(after.samples(most=10**6).inputs, before.samples(most=10**6).inputs)
 
 
+def test_the_taught_flame_that_lies_in_launch_is_answered_for(couple: "Couple") -> None:
+    launch = HEAT.parents[2] / "launch" / "reactive_flow"
+    small = ("grid.shape=[32,8]", "grid.length=[8e-4,2e-4]", "run.steps=20", "controller.audit_rate=0.4")
+
+    run = couple(
+        str(launch / "flame_2d.toml"), 2, *small, from_trained(launch / "taught"), OFF, "exchange.transport=inprocess"
+    )
+
+    assert run.summary.decisions.accepted > 0
+    assert run.summary.certificate.loss_bound_per_decision < 0.02
+
+
 def test_a_run_without_a_model_has_nothing_to_collect(tmp_path: Path) -> None:
     with pytest.raises(CouplerError, match="there is no model: name one"):
         command("run", str(HEAT), "--set", COLLECT, "--out", str(tmp_path / "run"))
