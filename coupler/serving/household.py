@@ -32,9 +32,16 @@ class Household:
         Of a running Ray cluster; None for one of its own.
     spans : int
         Nodes that must be in it.
+
+    Attributes
+    ----------
+    spoken : bool
+        Whether the supervisor has said anything yet: it has imported what it needs, which takes minutes where thousands
+        of processes load the same files.
     """
 
     def __init__(self, address: str | None, spans: int) -> None:
+        self.spoken = False
         self._folder = Path(tempfile.mkdtemp(prefix="coupler-ray-", dir="/tmp"))  # short, for the sockets in it
         self._line, theirs = Pipe()
         descriptor = theirs.fileno()
@@ -74,6 +81,7 @@ class Household:
             if not self._line.poll(within):
                 raise HouseholdLost(f"the supervisor has said nothing for {within:g} s")
             message = self._line.recv()
+            self.spoken = True
         except (EOFError, OSError) as error:
             raise HouseholdLost(f"the supervisor has ended{self._last_words()}") from error
         if isinstance(message, Broken):

@@ -189,7 +189,7 @@ class Supervision:
         """Give what the supervisor says to what it was asked for; a refusal is raised."""
         ends = time.monotonic() + within
         try:
-            while isinstance(message := self._household.receive(_QUIET_SECONDS), Alive):
+            while isinstance(message := self._next_word(within), Alive):
                 if time.monotonic() > ends:
                     raise CouplerError(f"Ray and its servers did not start within {within:g} s. Try `coupler doctor`.")
         except HouseholdLost as lost:
@@ -197,6 +197,10 @@ class Supervision:
         if isinstance(message, Refused):
             raise message.error()
         return message
+
+    def _next_word(self, within: float) -> object:
+        """Give what the supervisor says next; before its first word it may be silent for as long as all may take."""
+        return self._household.receive(min(_QUIET_SECONDS, within) if self._household.spoken else within)
 
     def _listen(self) -> None:
         assert self._plan is not None

@@ -102,8 +102,9 @@ class Supervisor:
     def _beat(self, folder: Path) -> None:
         """Say that this process is alive while it starts everything, and end all of it where nobody hears that."""
         try:
-            while not self._settled.wait(ALIVE_SECONDS):
+            while not self._settled.is_set():
                 self._say(Alive())
+                self._settled.wait(ALIVE_SECONDS)
         except OSError:  # rank 0 is gone, and whoever starts a server may wait for it for minutes
             _log.warning("rank 0 is gone")
             reap(folder, os.getpid())
