@@ -27,8 +27,13 @@ def test_a_certified_run_is_compared_with_the_run_of_physics_beside_it() -> None
 def test_a_case_may_begin_with_a_model_that_was_taught_on_its_relative(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    small = ("grid.shape=[16,16]", "run.steps=20", "learning.mode=off", "exchange.transport=inprocess")
-    small += ("controller.economics=off", "controller.target=0.9", "surrogate.params={members=1,width=8,depth=1}")
+    quick = ("grid.shape=[16,16]", "run.steps=20", "learning.mode=off", "exchange.transport=inprocess")
+    small = (
+        *quick,
+        "controller.economics=off",
+        "controller.target=0.9",
+        "surrogate.params={members=1,width=8,depth=1}",
+    )
     problem = Problem("bz/taught", "launch/bz/case.toml", small, relative=("run.seed=2",))
     monkeypatch.setenv("COUPLER_TAUGHT", str(tmp_path))
     monkeypatch.setenv("COUPLER_SECONDS", "3")

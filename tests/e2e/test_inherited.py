@@ -237,8 +237,8 @@ def test_a_run_that_collects_decides_as_one_that_does_not_and_keeps_its_truth(
 def test_a_run_that_collects_keeps_what_it_has_when_it_is_resumed(
     couple: "Couple", trained: Path, mpirun: "MpiRun", tmp_path: Path
 ) -> None:
-    settings = (from_trained(trained), COLLECT, "exchange.transport=inprocess", "learning.buffer=1000")
-    settings += ("learning.first=1000", "learning.renewal=4", "run.checkpoint_every=10")
+    begins = (from_trained(trained), COLLECT, "exchange.transport=inprocess")
+    settings = (*begins, "learning.buffer=1000", "learning.first=1000", "learning.renewal=4", "run.checkpoint_every=10")
     undisturbed, folder = couple("heat.toml", 2, *settings), tmp_path / "run"
     dying = f'kernel.name="{HEAT.parent}/plugins/kernels.py:Dying"'
     params = f'kernel.params={{file = "{tmp_path}/killed", rank = 1, step = 35}}'

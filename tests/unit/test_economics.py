@@ -107,11 +107,11 @@ def test_what_is_missed_while_it_is_off_counts_the_same_after_a_try_that_failed(
     switch = Economics()
     for _ in range(5):
         switch = switch.judged(poor)
-    assert not switch.on
     first = switch.after_step(asked=True).missed - switch.missed
 
-    while not switch.on:
+    for _ in range(switch.pause):
         switch = switch.after_step(asked=True)
+    assert switch.probing
     share = PROBE_STEPS / WINDOW_STEPS
     switch = switch.judged(Costs(*(share * one for one in (10.0, 12.0, 2.0, 9.0))))
 
