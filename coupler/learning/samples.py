@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from coupler.learning.draws import element_draws
 from coupler.records import Reason
 
 COLUMNS = ("inputs", "dt", "truth", "step", "call", "ids", "reason")
@@ -77,6 +78,24 @@ class SampleBatch:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def draw(self, count: int, *, purpose: int) -> "SampleBatch":
+        """Give so many samples, in their order: those whose hash of (step, call, id) is lowest; all if there are fewer.
+
+        Parameters
+        ----------
+        count : int
+            At most how many.
+        purpose : int
+            Of the draw: two purposes choose independently.
+
+        Collective: no.
+        """
+        if len(self) <= count:
+            return self
+        draws = element_draws(self.step, self.call, self.ids, purpose=purpose)
+        # Stable, so that equal numbers, if ever, go to the earlier element.
+        return self.take(np.sort(np.argsort(draws, kind="stable")[:count]))
 
     def take(self, rows: NDArray[np.intp] | NDArray[np.bool_]) -> "SampleBatch":
         """Give the samples of these rows, in this order."""

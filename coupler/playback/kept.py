@@ -1,11 +1,9 @@
 """What a coupled run kept of its truth: audits and fallbacks at states that its own answers led to."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
-import numpy as np
-
-from coupler.learning.draws import element_draws
 from coupler.learning.registry import Registry
 from coupler.learning.samples import SampleBatch
 from coupler.learning.store import SampleStore
@@ -55,7 +53,7 @@ class KeptTruth:
     @property
     def elements(self) -> int:
         """How many samples there are."""
-        return len(self._store.read().samples)
+        return len(self._all)
 
     def samples(self, *, most: int) -> SampleBatch:
         """Give so many of the samples, those with the lowest hash of (step, call, id), or all.
@@ -67,9 +65,11 @@ class KeptTruth:
 
         Collective: no.
         """
-        samples = self._store.read().samples
-        draws = element_draws(samples.step, samples.call, samples.ids, purpose=_DRAWN)
-        return samples.take(np.sort(np.argsort(draws, kind="stable")[:most]))
+        return self._all.draw(most, purpose=_DRAWN)
+
+    @cached_property
+    def _all(self) -> SampleBatch:
+        return self._store.read().samples
 
     @property
     def _store(self) -> SampleStore:

@@ -4,7 +4,6 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from coupler.learning.draws import element_draws
 from coupler.learning.samples import SampleBatch
 from coupler.operator import Signature
 from coupler.records import Reason
@@ -36,17 +35,9 @@ def draw_samples(calls: Iterable[TapeCall], signature: Signature, most: int | No
     for call in calls:
         batches.append(_batch(call))
         if most is not None and sum(map(len, batches)) > 2 * most:
-            batches = [_lowest(SampleBatch.join(batches), most)]
+            batches = [SampleBatch.join(batches).draw(most, purpose=_DRAWN)]
     whole = SampleBatch.join(batches)
-    return whole if most is None else _lowest(whole, most)
-
-
-def _lowest(batch: SampleBatch, count: int) -> SampleBatch:
-    if len(batch) <= count:
-        return batch
-    draws = element_draws(batch.step, batch.call, batch.ids, purpose=_DRAWN)
-    # Stable, so that equal numbers, if ever, go to the earlier element.
-    return batch.take(np.sort(np.argsort(draws, kind="stable")[:count]))
+    return whole if most is None else whole.draw(most, purpose=_DRAWN)
 
 
 def _batch(call: TapeCall) -> SampleBatch:

@@ -5,7 +5,6 @@ from pathlib import Path
 
 from coupler.errors import CouplerError, did_you_mean
 
-_ADVICE = 'A run writes tapes with output.tape = true in controller.mode = "physics" or "shadow".'
 _NAME = re.compile(r"(.+)-(\d{5,})\.h5")
 
 
@@ -47,7 +46,8 @@ class TapeFolder:
         present = self._numbers()
         if operator not in present:
             raise CouplerError(
-                f'There is no tape of "{operator}" in {self.path}.{did_you_mean(operator, present)} {_ADVICE}'
+                f'There is no tape of "{operator}" in {self.path}.{did_you_mean(operator, present)} A run writes tapes '
+                'with output.tape = true in controller.mode = "physics" or "shadow".'
             )
         paths = [self.segment(operator, number) for number in range(1, self.last(operator) + 1)]
         for path in paths:
