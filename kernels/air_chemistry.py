@@ -9,6 +9,7 @@ eight reactions that light drives go at the test set's rate times ``sun``, a fie
 """
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from coupler.errors import PluginError, did_you_mean
 from coupler.field import Field, State
 from coupler.kernel import Evaluate, Kernel
-from coupler.kernels import rosenbrock
+from coupler.kernels import elimination, rosenbrock
 from coupler.kernels.pollu import BACKGROUND, CONSERVED, PRODUCTS, RADICALS, REACTIONS, SPECIES
 from coupler.kernels.wind import HALO, Wind, carry
 from coupler.operator import Operator
@@ -208,6 +209,28 @@ _LIGHT = np.array([reaction.light for reaction in REACTIONS])
 _SIZE = len(SPECIES)
 
 
+def _slopes():
+    """Which rate changes with which species: rows of (species, by which, reaction, other reactant or -1, how many)."""
+    slopes: Counter[tuple[int, int, int, int]] = Counter()
+    for reaction, (used, made) in enumerate(zip(_REACTANTS, _PRODUCTS, strict=True)):
+        for by, other in (used, used[::-1]):
+            if by < 0:
+                continue
+            slopes.update((place, by, reaction, other) for place in made if place >= 0)
+            slopes.subtract((place, by, reaction, other) for place in used if place >= 0)
+    return np.array([(*which, count) for which, count in slopes.items() if count])
+
+
+_SLOPES = _slopes()
+
+
+def _pattern():
+    """Which species' rates change with which: 94 of (20, 20) with what fills in."""
+    pattern = np.zeros((_SIZE, _SIZE), dtype=bool)
+    pattern[_SLOPES[:, 0], _SLOPES[:, 1]] = True
+    return pattern
+
+
 @njit(nogil=True)
 def _rhs(y, rates, out):
     out[:] = 0.0
@@ -222,13 +245,10 @@ def _rhs(y, rates, out):
 @njit(nogil=True)
 def _jacobian(y, rates, out):
     out[:] = 0.0
-    for number in range(rates.size):
-        first, second = _REACTANTS[number, 0], _REACTANTS[number, 1]
-        if second >= 0:
-            _count(number, rates[number] * y[second], out[:, first])
-            _count(number, rates[number] * y[first], out[:, second])
-        else:
-            _count(number, rates[number], out[:, first])
+    for number in range(_SLOPES.shape[0]):
+        reaction, other = _SLOPES[number, 2], _SLOPES[number, 3]
+        slope = rates[reaction] if other < 0 else rates[reaction] * y[other]
+        out[_SLOPES[number, 0], _SLOPES[number, 1]] += _SLOPES[number, 4] * slope
 
 
 @njit(nogil=True)
@@ -242,6 +262,19 @@ def _count(number, speed, out):
             out[place] += speed
 
 
+_PLAN = elimination.plan(_pattern())
+
+
+@njit(nogil=True, error_model="numpy")
+def _factor(jac, shift, lu, size):
+    elimination.factor(_PLAN, jac, shift, lu)
+
+
+@njit(nogil=True, error_model="numpy")
+def _solve(lu, b, size):
+    elimination.solve(_PLAN, lu, b)
+
+
 @njit(cache=True, nogil=True, error_model="numpy")
 def _advance(rows, duration, rtol, atol, out, steps):
     for row in range(rows.shape[0]):
@@ -250,4 +283,6 @@ def _advance(rows, duration, rtol, atol, out, steps):
             if _LIGHT[number]:
                 rates[number] *= rows[row, _SIZE]
         one = slice(row, row + 1)
-        rosenbrock.integrate(_rhs, _jacobian, _SIZE, rows[one], rates, duration, rtol, atol, out[one], steps[one])
+        rosenbrock.integrate(
+            _rhs, _jacobian, _SIZE, rows[one], rates, duration, rtol, atol, out[one], steps[one], _factor, _solve
+        )

@@ -44,8 +44,37 @@ _SAFETY, _SHRINK, _GROW = 0.9, 0.2, 6.0
 _SMALLEST = 1e-30  # share of the duration; at t = 0 no step is too small to be told from nothing
 
 
+@njit(nogil=True, error_model="numpy")
+def _factor(jac, shift, lu, size):
+    """LU of shift I - J, reciprocals on the diagonal.
+
+    Without pivoting: as h shrinks the diagonal dominates, and a step spoilt by a small pivot is a rejected step.
+    """
+    for i in range(size):
+        for j in range(size):
+            lu[i, j] = -jac[i, j]
+        lu[i, i] += shift
+    for pivot in range(size):
+        lu[pivot, pivot] = 1.0 / lu[pivot, pivot]
+        for i in range(pivot + 1, size):
+            lu[i, pivot] *= lu[pivot, pivot]
+            for j in range(pivot + 1, size):
+                lu[i, j] -= lu[i, pivot] * lu[pivot, j]
+
+
+@njit(nogil=True, error_model="numpy")
+def _solve(lu, b, size):
+    for i in range(size):
+        for j in range(i):
+            b[i] -= lu[i, j] * b[j]
+    for i in range(size - 1, -1, -1):
+        for j in range(i + 1, size):
+            b[i] -= lu[i, j] * b[j]
+        b[i] *= lu[i, i]
+
+
 @njit(nogil=True, error_model="numpy", inline="always")
-def integrate(rhs, jacobian, size, rows, parameters, duration, rtol, atol, out, steps):
+def integrate(rhs, jacobian, size, rows, parameters, duration, rtol, atol, out, steps, factor=_factor, solve=_solve):
     """Advance every row by the same duration; call it from a compiled function only, with a constant size.
 
     Each row starts with a step size of its own and never sees its neighbours, so its result is bitwise the same in
@@ -75,6 +104,9 @@ def integrate(rhs, jacobian, size, rows, parameters, duration, rtol, atol, out, 
         Receives the values at the end.
     steps : ndarray of int64 (n,)
         Receives the number of steps tried.
+    factor, solve : compiled functions, optional
+        ``factor(jac, shift, lu, size)`` writes factors of ``shift`` I - J, ``solve(lu, b, size)`` solves with them in
+        place; dense ones if none are given, and ``elimination.py`` has them for a system with many zeros.
 
     Collective: no.
     """
@@ -82,7 +114,7 @@ def integrate(rhs, jacobian, size, rows, parameters, duration, rtol, atol, out, 
     for row in range(rows.shape[0]):
         for i in range(size):
             work.y[i] = rows[row, i]
-        steps[row] = advance(rhs, jacobian, size, work, parameters, duration, rtol, atol)
+        steps[row] = advance(rhs, jacobian, size, work, parameters, duration, rtol, atol, factor, solve)
         for i in range(size):
             out[row, i] = work.y[i]
 
@@ -113,7 +145,7 @@ def workspace(size):
 
 
 @njit(nogil=True, error_model="numpy", inline="always")
-def advance(rhs, jacobian, size, work, parameters, duration, rtol, atol):
+def advance(rhs, jacobian, size, work, parameters, duration, rtol, atol, factor=_factor, solve=_solve):
     """Advance one system, ``work.y``, in place; NaN if it cannot be. For kernels whose parameters differ by row.
 
     Parameters as those of :func:`integrate`, and ``work``, a :class:`Workspace`.
@@ -139,8 +171,8 @@ def advance(rhs, jacobian, size, work, parameters, duration, rtol, atol):
         last = h >= left
         # A step that would leave a sliver behind is halved instead: two equal steps cost the same and err less.
         h = left if last else min(h, 0.5 * left) if 2.0 * h > left else h
-        _factor(jac, 1.0 / (_GAMMA * h), lu, size)
-        _stages(rhs, parameters, h, y, f, lu, at, k1, k2, k3, k4, k5, k6, size)
+        factor(jac, 1.0 / (_GAMMA * h), lu, size)
+        _stages(rhs, solve, parameters, h, y, f, lu, at, k1, k2, k3, k4, k5, k6, size)
         error = _error(k6, y, at, rtol, atol, size)
         if error <= 1.0:
             t = duration if last else t + h
@@ -158,42 +190,42 @@ def advance(rhs, jacobian, size, work, parameters, duration, rtol, atol):
 
 
 @njit(nogil=True, error_model="numpy", inline="always")
-def _stages(rhs, parameters, h, y, f, lu, at, k1, k2, k3, k4, k5, k6, size):
+def _stages(rhs, solve, parameters, h, y, f, lu, at, k1, k2, k3, k4, k5, k6, size):
     """Take one step: ``at`` becomes the new value and ``k6`` the estimate of its error."""
     v = 1.0 / h
     for i in range(size):
         k1[i] = f[i]
-    _solve(lu, k1, size)
+    solve(lu, k1, size)
     for i in range(size):
         at[i] = y[i] + _A21 * k1[i]
     rhs(at, parameters, k2)
     for i in range(size):
         k2[i] += v * (_C21 * k1[i])
-    _solve(lu, k2, size)
+    solve(lu, k2, size)
     for i in range(size):
         at[i] = y[i] + _A31 * k1[i] + _A32 * k2[i]
     rhs(at, parameters, k3)
     for i in range(size):
         k3[i] += v * (_C31 * k1[i] + _C32 * k2[i])
-    _solve(lu, k3, size)
+    solve(lu, k3, size)
     for i in range(size):
         at[i] = y[i] + _A41 * k1[i] + _A42 * k2[i] + _A43 * k3[i]
     rhs(at, parameters, k4)
     for i in range(size):
         k4[i] += v * (_C41 * k1[i] + _C42 * k2[i] + _C43 * k3[i])
-    _solve(lu, k4, size)
+    solve(lu, k4, size)
     for i in range(size):
         at[i] = y[i] + _A51 * k1[i] + _A52 * k2[i] + _A53 * k3[i] + _A54 * k4[i]
     rhs(at, parameters, k5)
     for i in range(size):
         k5[i] += v * (_C51 * k1[i] + _C52 * k2[i] + _C53 * k3[i] + _C54 * k4[i])
-    _solve(lu, k5, size)
+    solve(lu, k5, size)
     for i in range(size):
         at[i] += k5[i]
     rhs(at, parameters, k6)
     for i in range(size):
         k6[i] += v * (_C61 * k1[i] + _C62 * k2[i] + _C63 * k3[i] + _C64 * k4[i] + _C65 * k5[i])
-    _solve(lu, k6, size)
+    solve(lu, k6, size)
     for i in range(size):
         at[i] += k6[i]
 
@@ -232,32 +264,3 @@ def _change(error, rejected):
         return _SHRINK
     most = 1.0 if rejected else _GROW
     return min(most, max(_SHRINK, _SAFETY / np.sqrt(np.sqrt(error + 1e-30))))
-
-
-@njit(nogil=True, error_model="numpy")
-def _factor(jac, shift, lu, size):
-    """LU of shift I - J, reciprocals on the diagonal.
-
-    Without pivoting: as h shrinks the diagonal dominates, and a step spoilt by a small pivot is a rejected step.
-    """
-    for i in range(size):
-        for j in range(size):
-            lu[i, j] = -jac[i, j]
-        lu[i, i] += shift
-    for pivot in range(size):
-        lu[pivot, pivot] = 1.0 / lu[pivot, pivot]
-        for i in range(pivot + 1, size):
-            lu[i, pivot] *= lu[pivot, pivot]
-            for j in range(pivot + 1, size):
-                lu[i, j] -= lu[i, pivot] * lu[pivot, j]
-
-
-@njit(nogil=True, error_model="numpy")
-def _solve(lu, b, size):
-    for i in range(size):
-        for j in range(i):
-            b[i] -= lu[i, j] * b[j]
-    for i in range(size - 1, -1, -1):
-        for j in range(i + 1, size):
-            b[i] -= lu[i, j] * b[j]
-        b[i] *= lu[i, i]
