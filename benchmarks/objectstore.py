@@ -25,7 +25,7 @@ from benchmarks.harness.rivals.rays import RivalCluster
 from benchmarks.harness.rivals.system import LocalSystem
 from benchmarks.harness.rivals.workload import Workload, publish
 from benchmarks.harness.timing import Effort, Repeat, Row, in_turns, row
-from coupler.config import WITH_RANKS
+from coupler.case import WITH_RANKS
 from coupler.serving.cluster import Cluster
 
 EFFORT = Effort(rounds=5, seconds=0.5, most=500, least=3)

@@ -24,7 +24,7 @@ from coupler.summary import STOPPED
 
 if TYPE_CHECKING:
     from coupler.bench import Row
-    from coupler.config import ControllerSection
+    from coupler.case import ControllerSection
     from coupler.simulation import Simulation
     from coupler.summary import Summary
 

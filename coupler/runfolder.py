@@ -14,7 +14,7 @@ from typing import Any
 
 import coupler
 from coupler.atomic import replacing, unshared
-from coupler.config import Case
+from coupler.case import Case
 from coupler.errors import ConfigError
 from coupler.lock import FolderLock
 

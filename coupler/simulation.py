@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from coupler.case import Case
 from coupler.checkpoint import Column, Plain
-from coupler.config import Case
 from coupler.coupling import Coupling, Resumed
 from coupler.errors import ConfigError, CouplerError, PluginError
 from coupler.field import LocalField, State

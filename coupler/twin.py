@@ -12,9 +12,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from coupler.case import Case, ControllerSection
 from coupler.checkpoint import Plain, from_plain, to_plain
 from coupler.clock import Stopwatch
-from coupler.config import Case, ControllerSection
 from coupler.field import State
 from coupler.grid import Grid
 from coupler.kernel import Kernel, evaluate_truth

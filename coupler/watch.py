@@ -19,7 +19,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from coupler.config import Case, case_from
+from coupler.case import Case
+from coupler.config import case_from
 from coupler.errors import CouplerError
 from coupler.ledger import Ledger
 from coupler.progress import Progress, progress_line, progress_of

@@ -1,8 +1,9 @@
 """LU factors of a small matrix whose zeros are known beforehand: what a step of a sparse stiff system spends most on.
 
-The order of the pivots is H. M. Markowitz's (Management Science 3 (1957) 255): on the diagonal, the least (r - 1)(c - 1)
-of what is left. What fills in is found once, by :func:`plan`. The matrix stays in a dense array; what is saved are
-visits to entries that are zero. Of POLLU's 20 species it takes 0.2 us instead of 1.6, a solution 0.09 instead of 0.25.
+The order of the pivots is H. M. Markowitz's (Management Science 3 (1957) 255): on the diagonal, the least
+(r - 1)(c - 1) of what is left. What fills in is found once, by :func:`plan`. The matrix stays in a dense array; what
+is saved are visits to entries that are zero. Factors of POLLU's 20 species take 0.2 us instead of 1.6, a solution
+with them 0.09 instead of 0.25.
 
 A kernel hands two functions of its own to :func:`rosenbrock.integrate`::
 

@@ -15,9 +15,10 @@ from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
 from coupler.atomic import storage_failure
+from coupler.case import Case
 from coupler.checkpoint import Column, Plain
 from coupler.clock import Stopwatch
-from coupler.config import Case, read_case
+from coupler.config import read_case
 from coupler.controller import Controller
 from coupler.controller.auditing import chosen_audit_rate
 from coupler.controller.boxes import check_boxes

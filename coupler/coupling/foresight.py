@@ -11,7 +11,7 @@ import numpy as np
 from mpi4py import MPI
 from numpy.typing import NDArray
 
-from coupler.config import Case
+from coupler.case import Case
 from coupler.coupling.nodes import crowded, on_first
 from coupler.coupling.preview import PreviewCosts, preview
 from coupler.operator import Operator

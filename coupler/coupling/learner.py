@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from coupler.case import Case
 from coupler.checkpoint import Column
-from coupler.config import Case
 from coupler.controller import Coins, Stream
 from coupler.coupling.call import Piece, Reasons
 from coupler.coupling.counts import Counts

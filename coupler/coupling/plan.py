@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from coupler.config import Case, RunSection
+from coupler.case import Case, RunSection
 from coupler.controller import Controller
 from coupler.coupling.inheritance import Inheritance
 from coupler.coupling.resumption import Resumption

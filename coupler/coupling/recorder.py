@@ -9,7 +9,7 @@ import numpy as np
 from mpi4py import MPI
 from numpy.typing import NDArray
 
-from coupler.config import Case
+from coupler.case import Case
 from coupler.coupling.nodes import Nodes, on_first
 from coupler.coupling.reduction import StepReduction
 from coupler.errors import FieldMismatch

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from coupler.case import Case
 from coupler.checkpoint import Checkpoint, Shelf
-from coupler.config import Case, case_from_text, read_case
+from coupler.config import case_from_text, read_case
 from coupler.errors import ConfigError, CouplerError
 from coupler.operator import Operator
 from coupler.runfolder import RunFolder, reclaim

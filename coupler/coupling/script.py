@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from coupler.config import Case, read_case
+from coupler.case import Case
+from coupler.config import read_case
 from coupler.errors import ConfigError, CouplerError
 from coupler.ledger import Ledger
 from coupler.records import TAKEOVERS, Event, EventKind, Reason

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from coupler.config import Case
+from coupler.case import Case
 from coupler.coupling.nodes import Nodes, together
 from coupler.coupling.route import Route
 from coupler.exchange import Arena, ArenaLayout, InProcessTransport, SharedTransport, SlotShape, Transport

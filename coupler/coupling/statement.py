@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from mpi4py import MPI
 
+from coupler.case import Case
 from coupler.clock import Stopwatch
-from coupler.config import Case
 from coupler.coupling.account import Account
 from coupler.coupling.route import Route
 from coupler.records import NO_OPERATOR, Event, EventKind, count_restarts

@@ -7,8 +7,8 @@ not pay switched off. What comes of it are events; what they change holds from t
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from coupler.case import Case
 from coupler.checkpoint import Column
-from coupler.config import Case
 from coupler.controller.economics import Economics
 from coupler.coupling.alarmwatch import AlarmWatch
 from coupler.coupling.call import StepSetting

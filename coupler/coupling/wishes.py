@@ -8,7 +8,7 @@ import time
 import numpy as np
 from numpy.typing import NDArray
 
-from coupler.config import RunSection
+from coupler.case import RunSection
 
 NUMBERS = 2
 """Numbers they add to the sum of a step."""

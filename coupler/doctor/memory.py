@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from coupler.config import ExchangeSection
+from coupler.case import ExchangeSection
 from coupler.doctor.cgroup import memory_limit
 from coupler.doctor.finding import Finding
 from coupler.exchange.arena import SlotShape

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from coupler.config import Case
+from coupler.case import Case
 from coupler.errors import ConfigError, CouplerError
 from coupler.experiment.outcome import Outcome, read_outcome
 from coupler.experiment.plan import Configuration, Plan

@@ -15,7 +15,8 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from coupler.config import Case, case_from, explain, read_case
+from coupler.case import Case
+from coupler.config import case_from, explain, read_case
 from coupler.errors import ConfigError, did_you_mean
 
 _NAME_DIGITS = 10

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from coupler.config import Case
+from coupler.case import Case
 from coupler.coupling import Coupling
 from coupler.errors import ConfigError, CouplerError
 from coupler.operator import Operator

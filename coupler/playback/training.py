@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from coupler import plugin
-from coupler.config import Case
+from coupler.case import Case
 from coupler.errors import ConfigError, CouplerError, did_you_mean
 from coupler.learning.registry import ModelCard
 from coupler.learning.samples import SampleBatch

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
-from coupler.config import WITH_RANKS
+from coupler.case import WITH_RANKS
 from coupler.errors import ConfigError, CouplerError, did_you_mean
 
 # What MPI launchers tell the processes they start.

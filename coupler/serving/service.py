@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
-from coupler.config import WITH_RANKS
+from coupler.case import WITH_RANKS
 from coupler.errors import ConfigError, CouplerError
 from coupler.records import Notice
 from coupler.serving.cluster import Cluster

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from coupler.config import Case
+from coupler.case import Case
 from coupler.errors import ConfigError, did_you_mean
 from coupler.plugin import build, load
 from coupler.progress import Progress

@@ -5,8 +5,9 @@ from typing import Any
 
 import typer
 
+from coupler.case import Case
 from coupler.cli import app as command_line
-from coupler.config import Case, explain
+from coupler.config import explain
 
 PAGE = "reference/command-line"
 

@@ -9,7 +9,8 @@ import pytest
 from mpi4py import MPI
 
 from coupler import Coupling, Operator
-from coupler.config import Case, case_from
+from coupler.case import Case
+from coupler.config import case_from
 from coupler.errors import ConfigError, CouplerError, FieldMismatch, LifecycleError, PluginError
 from coupler.ledger import read_ledger
 from coupler.summary import read_summary

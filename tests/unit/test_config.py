@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
-from coupler.config import Case, OperatorSection, case_from, explain, override_value, read_case
+from coupler.case import Case, OperatorSection
+from coupler.config import case_from, explain, override_value, read_case
 from coupler.errors import ConfigError
 
 

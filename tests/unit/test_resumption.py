@@ -7,8 +7,9 @@ import pytest
 from mpi4py import MPI
 
 from coupler import Coupling, Operator
+from coupler.case import Case
 from coupler.checkpoint import Shelf
-from coupler.config import Case, case_from, read_case
+from coupler.config import case_from, read_case
 from coupler.coupling.resumption import Resumption
 from coupler.errors import ConfigError, CouplerError
 from coupler.ledger import read_ledger

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from coupler.config import Case, case_from, read_case
+from coupler.case import Case
+from coupler.config import case_from, read_case
 from coupler.errors import ConfigError
 from coupler.runfolder import RunFolder, claim, describe_environment
 
@@ -17,7 +18,7 @@ NAMES = [*FILES, "ledger", "samples", "models", "tape", "fields", "checkpoints",
 CLAIM = """
 import sys
 from pathlib import Path
-from coupler.config import Case
+from coupler.case import Case
 from coupler.errors import ConfigError
 from coupler.runfolder import claim
 print("ready", flush=True)

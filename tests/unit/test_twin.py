@@ -14,8 +14,9 @@ from hypothesis.extra.numpy import arrays
 from mpi4py import MPI
 from numpy.typing import NDArray
 
+from coupler.case import Case, ControllerSection
 from coupler.clock import Stopwatch
-from coupler.config import Case, ControllerSection, case_from
+from coupler.config import case_from
 from coupler.field import Field, State
 from coupler.grid import Grid
 from coupler.kernel import Evaluate, evaluate_truth

@@ -5,7 +5,7 @@ import time
 import numpy as np
 import pytest
 
-from coupler.config import RunSection
+from coupler.case import RunSection
 from coupler.coupling.wishes import Wishes
 
 BY_STEP = RunSection(checkpoint_seconds=0.0, checkpoint_every=3)
