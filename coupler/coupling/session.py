@@ -39,7 +39,7 @@ from coupler.coupling.statement import Results, statement
 from coupler.coupling.wishes import NUMBERS as WISHES
 from coupler.coupling.wishes import Wishes
 from coupler.errors import CouplerError, FieldMismatch
-from coupler.exchange.sharing import Bench
+from coupler.exchange.bench import Bench
 from coupler.operator import Operator
 from coupler.progress import Progress
 from coupler.records import TAKEOVERS, Event, EventKind, count_restarts

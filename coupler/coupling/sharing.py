@@ -4,7 +4,9 @@ from collections.abc import Sequence
 
 from coupler.coupling.counts import Counts
 from coupler.coupling.nodes import Nodes, together
-from coupler.exchange.sharing import Bench, BenchShape, Workshop, WorkshopLayout
+from coupler.exchange.bench import Bench
+from coupler.exchange.table import BenchShape
+from coupler.exchange.workshop import Workshop, WorkshopLayout
 from coupler.operator import Operator
 
 # Steps over which gain and cost are added up before sharing is judged.

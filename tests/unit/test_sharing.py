@@ -25,7 +25,9 @@ from coupler.coupling.counts import Counts
 from coupler.coupling.nodes import Nodes
 from coupler.coupling.sharing import SharingSwitch, open_workshop
 from coupler.errors import ConfigError, CouplerError
-from coupler.exchange.sharing import BenchShape, Chunk, ChunkSize, TruthCost, Workshop, WorkshopLayout
+from coupler.exchange.table import BenchShape, Chunk
+from coupler.exchange.truthcost import ChunkSize, TruthCost
+from coupler.exchange.workshop import Workshop, WorkshopLayout
 
 CACHE_LINE = 64
 # Much longer than anything here may take: who waits for so long has missed something.
@@ -44,7 +46,8 @@ import os, signal, sys, time
 import numpy as np
 from coupler import Operator
 from coupler.exchange.segment import SegmentAddress
-from coupler.exchange.sharing import BenchShape, Workshop, WorkshopLayout
+from coupler.exchange.table import BenchShape
+from coupler.exchange.workshop import Workshop, WorkshopLayout
 def truth(inputs, dt):
     {does}
     ends = time.thread_time() + 2e-5 * len(inputs)
