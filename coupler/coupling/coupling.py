@@ -11,7 +11,6 @@ from typing import Any, Self
 
 import numpy as np
 from mpi4py import MPI
-from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
 from coupler.atomic import storage_failure
@@ -22,6 +21,7 @@ from coupler.config import read_case
 from coupler.controller import Controller
 from coupler.controller.auditing import chosen_audit_rate
 from coupler.controller.boxes import check_boxes
+from coupler.coupling.arguments import check_out, check_unique, checked_ids, checked_inputs
 from coupler.coupling.foresight import Foresight
 from coupler.coupling.inheritance import Inheritance
 from coupler.coupling.nodes import abort, on_first
@@ -31,7 +31,7 @@ from coupler.coupling.resumption import Resumption
 from coupler.coupling.script import Script
 from coupler.coupling.session import Session
 from coupler.errors import ConfigError, CouplerError, FieldMismatch, LifecycleError, PluginError, did_you_mean
-from coupler.operator import Operator, Signature
+from coupler.operator import Operator
 from coupler.plugin import build, load
 from coupler.progress import Progress
 from coupler.records import Event
@@ -194,7 +194,7 @@ class Coupling:
         """
         name = list(self._plan.operators)[self._index(operator)]
         shown = self._plan.operators[name]
-        x, _ = _checked(inputs, np.arange(len(np.asarray(inputs))), shown.signature)
+        x = checked_inputs(inputs, shown.signature)
         if self._economical:
             with self.stopwatch.timing("setup"):
                 self._foresight.show(name, x, float(dt))
@@ -278,12 +278,13 @@ class Coupling:
         """
         session, index = self._running, self._index(operator)
         signature = session.routes[index].operator.signature
-        x, numbers = _checked(inputs, ids, signature)
+        x = checked_inputs(inputs, signature)
+        numbers = checked_ids(ids, len(x))
         if ids is not self._checked_ids:
-            _check_unique(numbers)
+            check_unique(numbers)
             self._checked_ids = ids
         if out is not None:
-            _check_out(out, x, signature)
+            check_out(out, x, signature)
         return session.evaluate(index, x, numbers, float(dt), out)
 
     def truth(self, inputs: ArrayLike, dt: float, *, operator: str | None = None) -> NDArray[np.float64]:
@@ -316,7 +317,7 @@ class Coupling:
         Collective: no.
         """
         asked = self._running.routes[self._index(operator)].operator
-        x = _checked_inputs(inputs, asked.signature)
+        x = checked_inputs(inputs, asked.signature)
         with self.stopwatch.timing("twin"):
             return np.array(asked.evaluate_truth(x, float(dt)))
 
@@ -586,54 +587,3 @@ def _controller(case: Case) -> Controller:
         hysteresis=section.hysteresis,
         blend=section.blend,
     )
-
-
-def _check_unique(ids: NDArray[np.int64]) -> None:
-    if not _ascending(ids) and len(np.unique(ids)) != len(ids):
-        raise FieldMismatch(
-            "The ids of this call are not unique: the audit coins hang on them, so every element needs a number of its "
-            "own, unique over all ranks."
-        )
-
-
-@njit(cache=True, nogil=True)
-def _ascending(ids: NDArray[np.int64]) -> bool:
-    """Whether every id is above the one before, as most people number their elements: then none comes twice."""
-    descents = 0
-    for i in range(ids.size - 1):
-        descents += ids[i] >= ids[i + 1]
-    return descents == 0
-
-
-def _check_out(out: NDArray[np.float64], inputs: NDArray[np.float64], signature: Signature) -> None:
-    expected = (len(inputs), len(signature.outputs))
-    if out.shape != expected or out.dtype != np.float64 or not out.flags.c_contiguous or not out.flags.writeable:
-        raise FieldMismatch(
-            f"out has shape {out.shape} and type {out.dtype}; it must be a writable array of shape {expected} "
-            f"({signature.outputs_in_words}) of float64 in C order: numpy.empty(...) makes one."
-        )
-    if np.may_share_memory(out, inputs):
-        raise FieldMismatch(
-            "out overlaps the inputs, and they are read again after the first results are written: pass another array."
-        )
-
-
-def _checked_inputs(inputs: ArrayLike, signature: Signature) -> NDArray[np.float64]:
-    x = np.ascontiguousarray(inputs, dtype=np.float64)
-    if x.ndim != 2 or x.shape[1] != len(signature.inputs):
-        raise FieldMismatch(
-            f"The inputs have shape {x.shape}; the operator takes (n, {len(signature.inputs)}): "
-            f"{signature.inputs_in_words}."
-        )
-    return x
-
-
-def _checked(inputs: ArrayLike, ids: ArrayLike, signature: Signature) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    x = _checked_inputs(inputs, signature)
-    numbers = np.ascontiguousarray(ids)
-    if numbers.shape != (len(x),) or numbers.dtype.kind not in "iu":
-        raise FieldMismatch(
-            f"The ids have shape {numbers.shape} and type {numbers.dtype}; there must be one whole number per element, "
-            f"({len(x)},), unique over all ranks."
-        )
-    return x, numbers.astype(np.int64, copy=False)
