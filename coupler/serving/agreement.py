@@ -35,14 +35,15 @@ def load_as_agreed(predictor: Predictor, registry: Registry, card: ModelCard, ne
     Collective: no.
     """
     surrogate, agreed = registry.load(card), registry.form(card)
+    judged = registry.introduction(card).held_out.inputs
     if agreed is None:
-        predictor.load(card.version, surrogate, card, needed=needed)
+        predictor.load(card.version, surrogate, card, judged=judged, needed=needed)
         mine = predictor.choices[card.version].form
         agreed = registry.agree_on_form(card, mine)
         if agreed == mine:
             return
     try:
-        predictor.load(card.version, surrogate, card, form=agreed, needed=needed)
+        predictor.load(card.version, surrogate, card, judged=judged, form=agreed, needed=needed)
     except PluginError as error:
         _log.warning("%s, version %d: not in the form of the others: %s", card.operator, card.version, error)
-        predictor.load(card.version, surrogate, card, needed=needed)
+        predictor.load(card.version, surrogate, card, judged=judged, needed=needed)

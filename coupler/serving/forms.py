@@ -99,8 +99,8 @@ class FormChoice:
         return f"form {self.form}, {self.reason} ({'; '.join(trial.sentence for trial in self.trials)})"
 
 
-def sample_rows(signature: Signature, card: ModelCard | None) -> list[Rows]:
-    """Draw rows like those a model was trained on, always the same ones.
+def sample_rows(signature: Signature, card: ModelCard | None, judged: NDArray[np.float64] | None = None) -> list[Rows]:
+    """Give rows like those a model was trained on, always the same ones.
 
     Parameters
     ----------
@@ -108,6 +108,9 @@ def sample_rows(signature: Signature, card: ModelCard | None) -> list[Rows]:
         Columns of the operator.
     card : ModelCard or None
         Ranges of inputs and time steps; without one, numbers about 1 within the bounds.
+    judged : ndarray (n, n_in), optional
+        Inputs it was judged on, which are taken instead of drawn ones if there are any: a state is more than a number
+        from the range of every column, and where there is no such state forms may well differ.
 
     Returns
     -------
@@ -120,7 +123,11 @@ def sample_rows(signature: Signature, card: ModelCard | None) -> list[Rows]:
     usual = [_about_one(field) for field in signature.inputs]
     ends = np.array(usual).T if card is None else np.array([card.range_lower, card.range_upper])
     steps = (1.0, 1.0) if card is None or card.range_dt is None else card.range_dt
-    inputs = np.stack([_draw(random, low, high, chunk_rows(len(signature.inputs))) for low, high in ends.T], axis=1)
+    count = chunk_rows(len(signature.inputs))
+    if judged is not None and len(judged):
+        inputs = np.resize(judged, (count, len(signature.inputs)))
+    else:
+        inputs = np.stack([_draw(random, low, high, count) for low, high in ends.T], axis=1)
     n_out = len(signature.outputs)
     return [
         Rows(part, float(dt), np.full((len(part), n_out), np.nan), np.full(len(part), np.nan))

@@ -4,7 +4,9 @@ from collections import OrderedDict
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from coupler.errors import ConfigError, PluginError
 from coupler.learning.registry import ModelCard
@@ -80,6 +82,7 @@ class Predictor:
         surrogate: Surrogate,
         card: ModelCard | None = None,
         *,
+        judged: NDArray[np.float64] | None = None,
         form: str | None = None,
         needed: Collection[int] = (),
     ) -> None:
@@ -95,6 +98,8 @@ class Predictor:
             The model.
         card : ModelCard, optional
             What is known of it: it is tried on rows of the range it was trained on.
+        judged : ndarray (n, n_in), optional
+            Inputs it was judged on; it is tried on these if there are any.
         form : str, optional
             The form of this version, whatever it is like.
         needed : collection of int
@@ -106,7 +111,7 @@ class Predictor:
         PluginError
             If the form that is asked for cannot be had.
         """
-        samples = sample_rows(surrogate.signature, card)
+        samples = sample_rows(surrogate.signature, card, judged)
         found = choose_form(self._device, surrogate.eval(), samples, form=form or self._form, timed=self._timed)
         self._versions[version] = _Loaded(*found)
         self._versions.move_to_end(version)  # one that is loaded again is not the oldest any more

@@ -39,3 +39,23 @@ def test_a_temperature_that_is_never_about_one_is_as_low_as_it_may_be() -> None:
     inputs = np.concatenate([part.inputs for part in parts])
     assert inputs.min() >= 200.0
     assert 1000.0 < inputs.max() <= 2000.0
+
+
+def test_rows_a_model_was_judged_on_are_taken_as_often_as_it_needs() -> None:
+    fields = (Field("x"), Field("y"))
+    judged = np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
+
+    parts = sample_rows(Signature.of(fields, fields, atol=1.0, rtol=0.0, conserved={}, tile=None), None, judged)
+
+    inputs = np.concatenate([part.inputs for part in parts])
+    assert len(inputs) == len(np.concatenate([part.mean for part in parts])) > 1000
+    np.testing.assert_array_equal(inputs[:4], [*judged, judged[0]])
+
+
+def test_numbers_are_drawn_where_a_model_was_judged_on_nothing() -> None:
+    fields = (Field("x"), Field("y"))
+    signature = Signature.of(fields, fields, atol=1.0, rtol=0.0, conserved={}, tile=None)
+
+    drawn = sample_rows(signature, None, np.empty((0, 2)))
+
+    np.testing.assert_array_equal(drawn[0].inputs, sample_rows(signature, None)[0].inputs)
