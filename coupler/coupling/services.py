@@ -130,6 +130,7 @@ class NodeServices:
                 timed=case.learning.mode != "deterministic",
             ),
             trains=case.learning.trains,
+            modest=case.economical,
             servers=case.ray.servers,
             transport=case.exchange.transport,
             care=Care(_restart_rule(case), case.ray.silence),

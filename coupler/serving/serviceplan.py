@@ -39,6 +39,8 @@ class ServicePlan:
         What answers.
     trains : bool
         Whether there is a trainer.
+    modest : bool
+        Whether it gives way to ranks that want the same cores.
     servers, transport : str
         ``ray.servers`` and ``exchange.transport``.
     care : Care
@@ -50,6 +52,7 @@ class ServicePlan:
     nodes: tuple[NodePlan, ...]
     models: ModelPlan
     trains: bool
+    modest: bool
     servers: str
     transport: str
     care: Care = field(default_factory=Care)

@@ -11,6 +11,7 @@ from typing import Any
 import ray
 
 from coupler.serving.actor import Actor
+from coupler.serving.courtesy import give_way
 
 _log = logging.getLogger("coupler")
 # Longest wait for a server to load a candidate; one that comes later loads it when it is asked [s].
@@ -26,11 +27,15 @@ class TrainingActor(Actor):
         Where to run.
     threads : int
         Torch threads.
+    modest : bool
+        Whether it gives way to whoever else wants its cores.
     """
 
-    def __init__(self, cores: Sequence[int], threads: int) -> None:
+    def __init__(self, cores: Sequence[int], threads: int, modest: bool) -> None:
         import torch  # here: whoever starts a trainer needs none
 
+        if modest:
+            give_way()
         os.sched_setaffinity(0, cores)
         torch.set_num_threads(threads)
         self._training = threading.Lock()

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.e2e, pytest.mark.ray]
 
 PLUGINS = Path(__file__).parent / "plugins"
+AIR = Path(__file__).parents[2] / "launch" / "air_chemistry" / "case.toml"
 ASYNCHRONOUS = "learning.mode=asynchronous"
 # Forty seconds of a patient kernel, long after its first model; and never.
 STEPS = 2000
@@ -280,6 +281,25 @@ def test_where_nothing_is_started_again_a_run_goes_on_without_its_trainer(
     assert run.files.summary.retrainings == 1
     assert run.files.summary.models == []
     assert run.files.reasons().keys() == {Reason.NO_MODEL}
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) > 2, reason="two ranks and a server have cores of their own here")
+@pytest.mark.parametrize(("economics", "niceness"), [("auto", 10), ("off", 0)])
+def test_a_trainer_gives_way_to_ranks_that_want_its_cores_unless_costs_are_of_no_concern(
+    processes: "Processes", start: "Start", economics: str, niceness: int
+) -> None:
+    small = ("grid.shape=[24,8]", "learning.first=100", "learning.budget=60", ENDLESS, ASYNCHRONOUS)
+    run = start(str(AIR), 2, *small, f'controller.economics="{economics}"')
+    run.running.until(lambda: find(processes, "ray::TrainingActor.train"), within=LONG_SECONDS)
+    trainer = one(processes, "ray::TrainingActor.train")
+
+    nicer = os.getpriority(os.PRIO_PROCESS, trainer) - os.getpriority(os.PRIO_PROCESS, rank(processes, 0))
+    own_session = os.getsid(trainer) == trainer
+    os.kill(run.running.pid, signal.SIGKILL)
+    run.running.end(timeout=END_SECONDS)
+
+    assert (nicer, own_session) == (niceness, economics == "auto")
+    assert not processes.wait(END_SECONDS)
 
 
 @pytest.mark.parametrize("mode", ["certified", "physics"])

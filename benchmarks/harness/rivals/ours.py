@@ -103,6 +103,7 @@ class Node:
                 threads=1,
             ),
             trains=False,
+            modest=False,
             servers="with-ranks",
             transport=transport,
         )
