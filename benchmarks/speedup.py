@@ -4,7 +4,7 @@ A case of ``launch/`` is run on two ranks, in turns in mode ``physics`` and in m
 whole run, set-up and training included, on the same cores. Every certified run is compared with a run of physics:
 what it certified, how far its fields are from physics at the last step, and for ignitions how late it ignited.
 
-``.../taught`` begin with a model that ``launch/teach.sh`` has taught on a relative of the case; what that takes is
+``.../taught...`` begin with a model that ``launch/teach.sh`` has taught on a relative of the case; what that takes is
 not in the run, but beside it (``taught_s``). With ``COUPLER_TAUGHT``, a folder, what was taught once is taken again.
 """
 
@@ -34,6 +34,28 @@ _RUN_SECONDS = 3600.0
 
 
 @dataclass(frozen=True)
+class Lesson:
+    """How a model is taught before the runs that it is for.
+
+    Parameters
+    ----------
+    name : str
+        Of the folder for what is made; problems with the same lesson share it.
+    relative : tuple of str
+        What makes the case the one that a model is taught on.
+    first : tuple of str
+        What trains the models that collect, as long as there is little to learn from.
+    seconds : int
+        Processor time of the last training [s]; ``COUPLER_SECONDS`` overrules it.
+    """
+
+    name: str
+    relative: tuple[str, ...]
+    first: tuple[str, ...] = ("surrogate.params.jolt=0.3",)
+    seconds: int = 300
+
+
+@dataclass(frozen=True)
 class Problem:
     """A case of ``launch/`` and what is looked at.
 
@@ -47,37 +69,51 @@ class Problem:
         What is changed in it.
     ignites : str
         Field whose mean tells the moment of ignition by its fastest rise; empty where nothing ignites.
-    relative : tuple of str
-        What makes the case the one that a model is taught on beforehand; empty where a run learns from nothing.
+    lesson : Lesson, optional
+        How the model it begins with is taught; none where a run learns from nothing.
     """
 
     name: str
     case: str
     overrides: tuple[str, ...] = ()
     ignites: str = ""
-    relative: tuple[str, ...] = ()
+    lesson: Lesson | None = None
 
 
-# What trains the models that collect, as long as there is little to learn from.
-_JOLTED = "--set surrogate.params.jolt=0.3"
 # A model small enough for every rank to have it.
 _TAUGHT = ("learning.mode=off", "exchange.transport=inprocess")
+_AIR = Lesson(
+    "air",
+    relative=("kernel.params.wind=1.0", "kernel.params.emissions={NO=2.2e-4,HCHO=1.1e-4,ALD=5.5e-5}"),
+    first=("surrogate.params.jolt=0.3", "surrogate.params.width=64", "surrogate.params.depth=2"),
+    seconds=600,
+)
 PROBLEMS = (
     Problem(
         "reactive_flow/h2-flame/taught",
         "launch/reactive_flow/flame_2d.toml",
         overrides=_TAUGHT,
-        relative=("kernel.params.stratification=0.3",),
+        lesson=Lesson("flame", relative=("kernel.params.stratification=0.3",)),
     ),
     Problem(
         "reactive_flow/h2-ignition/taught",
         "launch/reactive_flow/ignition_2d.toml",
         overrides=_TAUGHT,
         ignites="temperature",
-        relative=("kernel.params.seed=7", "kernel.params.spots=[[0.65,0.6]]", "surrogate.params.jolt=0"),
+        lesson=Lesson(
+            "ignition",
+            relative=("kernel.params.seed=7", "kernel.params.spots=[[0.65,0.6]]", "surrogate.params.jolt=0"),
+        ),
     ),
     Problem("reactive_flow/h2-ignition", "launch/reactive_flow/ignition_2d.toml", ignites="temperature"),
-    Problem("air_chemistry/pollu", "launch/air_chemistry/case.toml"),
+    Problem("air_chemistry/taught", "launch/air_chemistry/case.toml", overrides=_TAUGHT, lesson=_AIR),
+    Problem(
+        "air_chemistry/taught/target-0.1",
+        "launch/air_chemistry/case.toml",
+        overrides=(*_TAUGHT, "controller.target=0.1"),
+        lesson=_AIR,
+    ),
+    Problem("air_chemistry", "launch/air_chemistry/case.toml"),
     Problem("bz/spirals", "launch/bz/case.toml"),
 )
 
@@ -122,7 +158,7 @@ def _compared(problem: Problem, ranks: int, rounds: int, overrides: Sequence[str
     folder = Path(tempfile.mkdtemp(prefix="coupler-bench-"))
     physics, certified = [], []
     try:
-        taught = _teach(problem, ranks, overrides, folder) if problem.relative else None
+        taught = _teach(problem, problem.lesson, ranks, overrides, folder) if problem.lesson else None
         begins = [] if taught is None else [f"learning.start={taught.model}"]
         for number in range(rounds):
             reference, ours = folder / f"physics-{number}", folder / f"certified-{number}"
@@ -143,14 +179,22 @@ class _Taught:
     seconds: float
 
 
-def _teach(problem: Problem, ranks: int, overrides: Sequence[str], folder: Path) -> _Taught:
+def _teach(problem: Problem, lesson: Lesson, ranks: int, overrides: Sequence[str], folder: Path) -> _Taught:
     """Teach a model on the relative of a case; what is there already is not done again."""
-    place = Path(os.environ.get("COUPLER_TAUGHT") or folder).resolve() / problem.name.replace("/", "-")
-    words = [word for setting in (*problem.relative, *overrides) for word in ("--set", setting)]
-    command = [str(ROOT / "launch" / "teach.sh"), str(ROOT / problem.case), str(place), str(ranks), *words]
-    subprocess.run(command, check=True, env={**rank_environment(), "COUPLER_FIRST": _JOLTED})
+    place = Path(os.environ.get("COUPLER_TAUGHT") or folder).resolve() / lesson.name
+    command = [str(ROOT / "launch" / "teach.sh"), str(ROOT / problem.case), str(place), str(ranks)]
+    environment = {
+        "COUPLER_SECONDS": str(lesson.seconds),
+        **rank_environment(),
+        "COUPLER_FIRST": " ".join(_set(lesson.first)),
+    }
+    subprocess.run([*command, *_set((*lesson.relative, *overrides))], check=True, env=environment)
     parts = (line.split() for line in (place / "seconds.txt").read_text().splitlines())
     return _Taught(place / "model", sum(float(seconds) for seconds, _ in parts))
+
+
+def _set(settings: Sequence[str]) -> list[str]:
+    return [word for setting in settings for word in ("--set", setting)]
 
 
 def _row(case: str, system: str, runs: Sequence[_Outcome], physics: Sequence[_Outcome] = ()) -> Row:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import speedup
-from benchmarks.speedup import Problem
+from benchmarks.speedup import Lesson, Problem
 
 pytestmark = [pytest.mark.e2e, pytest.mark.ray]
 
@@ -34,7 +34,7 @@ def test_a_case_may_begin_with_a_model_that_was_taught_on_its_relative(
         "controller.target=0.9",
         "surrogate.params={members=1,width=8,depth=1}",
     )
-    problem = Problem("bz/taught", "launch/bz/case.toml", small, relative=("run.seed=2",))
+    problem = Problem("bz/taught", "launch/bz/case.toml", small, lesson=Lesson("spirals", ("run.seed=2",)))
     monkeypatch.setenv("COUPLER_TAUGHT", str(tmp_path))
     monkeypatch.setenv("COUPLER_SECONDS", "3")
 
@@ -42,4 +42,4 @@ def test_a_case_may_begin_with_a_model_that_was_taught_on_its_relative(
 
     assert float(certified["taught_s"]) > 0.0
     assert float(certified["loss_bound"]) > 0.0
-    assert (tmp_path / "bz-taught" / "collected-2" / "samples").is_dir()
+    assert (tmp_path / "spirals" / "collected-2" / "samples").is_dir()
