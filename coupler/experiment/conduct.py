@@ -1,19 +1,19 @@
 """Conducting one configuration: on a tape in this process, or as a whole run under mpirun."""
 
-import json
 import os
 import shutil
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from coupler.case import Case
 from coupler.errors import ConfigError, CouplerError
 from coupler.experiment.outcome import Outcome, read_outcome
 from coupler.experiment.plan import Configuration, Plan
-from coupler.experiment.prediction import physics_cost, predicted_speedup
+from coupler.experiment.prediction import TrainingCost, physics_cost, predicted_speedup
 from coupler.experiment.processes import Command, run_with_me, surroundings
+from coupler.learning.rounds import published_seconds
 from coupler.mpirun import mpirun_command
 from coupler.report import compare
 from coupler.summary import Summary, read_summary
@@ -83,10 +83,10 @@ def _taped(plan: Plan, configuration: Configuration, folder: Path) -> dict[str, 
     place = Path(plan.file.tape or "")
     tape, physics = Tape(place, plan.file.operator), physics_cost(place)
     taped = run_on_tape(tape, case_for_tape(configuration.case), folder / "run")
-    training = _training_seconds(folder / "run")
+    training = TrainingCost(published_seconds(folder / "run" / "models"), configuration.case.learning.lag)
     cores = len(os.sched_getaffinity(0))
     speedup = predicted_speedup(physics, taped.summary, training, cores)
-    return _figures(taped.summary, training) | {"speedup": speedup, "true_loss": taped.true_loss}
+    return _figures(taped.summary, training.rounds) | {"speedup": speedup, "true_loss": taped.true_loss}
 
 
 def _whole(plan: Plan, configuration: Configuration, folder: Path) -> dict[str, object]:
@@ -99,14 +99,14 @@ def _whole(plan: Plan, configuration: Configuration, folder: Path) -> dict[str, 
     if code:
         raise CouplerError(f"It ended with exit code {code}: {_last_line(folder / 'said.txt')}")
     summary = read_summary(folder / "run" / "summary.json")
-    found = _figures(summary, _training_seconds(folder / "run"))
+    found = _figures(summary, published_seconds(folder / "run" / "models"))
     found |= {"speedup": summary.speedup_estimate, "true_loss": summary.certificate.loss_estimate_per_decision}
     if plan.file.reference is not None:
         found["field_difference"] = compare(folder / "run", Path(plan.file.reference)).worst_difference
     return found
 
 
-def _figures(summary: Summary, training: float) -> dict[str, object]:
+def _figures(summary: Summary, rounds: Sequence[float]) -> dict[str, object]:
     elements, decisions, certificate = max(summary.elements, 1), summary.decisions, summary.certificate
     return {
         "loss_bound": certificate.loss_bound_per_decision,
@@ -116,7 +116,7 @@ def _figures(summary: Summary, training: float) -> dict[str, object]:
         "truth_share": 1.0 - decisions.accepted / elements,
         "models": len(summary.models),
         "retrainings": summary.retrainings,
-        "training_seconds": training,
+        "training_seconds": sum(rounds),
         "surrogate_seconds_per_element": summary.surrogate_seconds_per_element,
     }
 
@@ -143,12 +143,6 @@ def case_for_tape(case: Case) -> Case:
         "output": case.output.model_copy(update={"pictures": False, "tape": False}),
     }
     return case.model_copy(update=changes)
-
-
-def _training_seconds(run: Path) -> float:
-    """Add up what the trainings of a run took, by the cards of its models."""
-    cards = (run / "models").glob("*-v????.json")
-    return sum(float(json.loads(card.read_text(encoding="utf-8"))["seconds"]) for card in cards)
 
 
 def _last_line(path: Path) -> str:

@@ -54,11 +54,43 @@ def physics_cost(folder: Path) -> PhysicsCost:
     return PhysicsCost(loop, truth, summary.elements, summary.ranks)
 
 
-def predicted_speedup(physics: PhysicsCost, taped: Summary, training_seconds: float, cores: int) -> float:
+@dataclass(frozen=True)
+class TrainingCost:
+    """What the trainings of a run take.
+
+    Parameters
+    ----------
+    rounds : tuple of float
+        Seconds of each, from its begin to the version that can be asked, on a core of its own [s].
+    lag : int
+        Steps after which a version takes over; ranks wait for one that is late.
+    """
+
+    rounds: tuple[float, ...]
+    lag: int
+
+    def delay(self, step: float, ranks: int, cores: int) -> float:
+        """Say how much longer the steps take for them [s].
+
+        A trainer beside as many ranks as there are cores takes its share of them while it trains, until the ranks have
+        come to the step at which its version takes over; then they wait, and it has a core to itself.
+
+        Parameters
+        ----------
+        step : float
+            What a step takes without trainings [s].
+        ranks, cores : int
+            Of the run.
+        """
+        share = min(1.0, cores / (ranks + 1))
+        together = self.lag * step
+        return sum(min(each, together) * (1.0 / share - 1.0) + max(each - together, 0.0) for each in self.rounds)
+
+
+def predicted_speedup(physics: PhysicsCost, taped: Summary, training: TrainingCost, cores: int) -> float:
     """Foretell how many times faster than physics alone a run would be, set-up left out.
 
     Truth and answers are what was counted on the tape, at the cost measured per element; all else of a step stays.
-    Training takes its processor time from the ranks where they fill the cores, and nothing otherwise.
 
     Parameters
     ----------
@@ -66,8 +98,8 @@ def predicted_speedup(physics: PhysicsCost, taped: Summary, training_seconds: fl
         Of the run that made the tape.
     taped : Summary
         Of the configuration on the tape.
-    training_seconds : float
-        Processor time of all trainings [s].
+    training : TrainingCost
+        What its trainings took there.
     cores : int
         That ranks, server and trainer share.
 
@@ -77,6 +109,5 @@ def predicted_speedup(physics: PhysicsCost, taped: Summary, training_seconds: fl
     elements = max(taped.elements, 1)
     truth = physics.truth * (1.0 - decisions.accepted / elements)
     asked = physics.elements / physics.ranks * (1.0 - decisions.disabled / elements)
-    training = training_seconds / cores if physics.ranks >= cores else 0.0
-    rest = physics.loop - physics.truth
-    return physics.loop / (rest + truth + asked * taped.surrogate_seconds_per_element + training)
+    coupled = physics.loop - physics.truth + truth + asked * taped.surrogate_seconds_per_element
+    return physics.loop / (coupled + training.delay(coupled / max(taped.steps, 1), physics.ranks, cores))

@@ -37,6 +37,23 @@ class RoundOutcome(BaseModel):
     ended: float | None = None
 
 
+def published_seconds(folder: Path) -> tuple[float, ...]:
+    """Give what every training round of a run took, of all operators, where it is known [s].
+
+    Parameters
+    ----------
+    folder : Path
+        The models' folder.
+
+    Collective: no.
+    """
+    found = (
+        RoundOutcome.model_validate_json(path.read_text(encoding="utf-8"))
+        for path in sorted(folder.glob("*-round-*.json"))
+    )
+    return tuple(one.ended - one.began for one in found if one.began is not None and one.ended is not None)
+
+
 class RoundFolder:
     """The outcomes of one operator's rounds, ``NAME-round-0001.json`` beside its models.
 

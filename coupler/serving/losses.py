@@ -2,6 +2,12 @@
 
 from dataclasses import dataclass
 
+from coupler.errors import CouplerError
+
+
+class LostAtStartError(CouplerError):
+    """A process that was being started was lost before it was there: it is started again like others that are lost."""
+
 
 @dataclass(frozen=True)
 class RestartRule:

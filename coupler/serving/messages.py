@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from coupler.errors import ConfigError, CouplerError
+from coupler.serving.losses import LostAtStartError
 from coupler.serving.modelplan import Wanted
 from coupler.serving.serviceplan import ServicePlan
 
@@ -53,15 +54,17 @@ class Refused:
 
     sentence: str
     mistake: bool
+    lost: bool
 
     @classmethod
     def because_of(cls, error: CouplerError) -> "Refused":
         """Put an error into a message."""
-        return cls(str(error), isinstance(error, ConfigError))
+        return cls(str(error), isinstance(error, ConfigError), isinstance(error, LostAtStartError))
 
     def error(self) -> CouplerError:
         """Give the error again."""
-        return ConfigError(self.sentence) if self.mistake else CouplerError(self.sentence)
+        kind = ConfigError if self.mistake else LostAtStartError if self.lost else CouplerError
+        return kind(self.sentence)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from coupler.case import WITH_RANKS
 from coupler.errors import ConfigError, CouplerError
 from coupler.records import Notice
 from coupler.serving.cluster import Cluster
+from coupler.serving.losses import LostAtStartError
 from coupler.serving.modelplan import Wanted
 from coupler.serving.placement import Places, RayNode, assign, find_homes, find_place
 from coupler.serving.post import CARE, CARE_THREADS, START_SECONDS, Post, PostKind
@@ -244,5 +245,7 @@ def _await_start(replies: Sequence[Any]) -> None:
         ) from None
     except ray.exceptions.RayError as error:
         said = str(error).strip().splitlines()[-1]
+        if isinstance(error, ray.exceptions.RayActorError) and not error.actor_init_failed:
+            raise LostAtStartError(f"A server or the trainer was lost while it started: {said}") from error
         mistake = said.removeprefix("coupler.errors.ConfigError: ")
         raise (CouplerError(said) if mistake == said else ConfigError(mistake)) from error

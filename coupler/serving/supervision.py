@@ -16,7 +16,7 @@ from coupler.learning.rounds import RoundFolder
 from coupler.learning.trainer import TrainingTask
 from coupler.records import EventKind, Notice
 from coupler.serving.household import Household, HouseholdLost
-from coupler.serving.losses import Losses, RestartRule
+from coupler.serving.losses import Losses, LostAtStartError, RestartRule
 from coupler.serving.messages import Alive, Connected, Refused, Serve, Serving, Train, TrainingFailed, Unanswered, Want
 from coupler.serving.modelplan import Wanted
 from coupler.serving.post import START_SECONDS
@@ -39,10 +39,6 @@ class _Round:
     @property
     def open(self) -> bool:
         return not RoundFolder(self.models, self.operator).published(self.message.number)
-
-
-class _SupervisorLostError(CouplerError):
-    """The supervisor was lost before everything was there."""
 
 
 class Supervision:
@@ -161,7 +157,7 @@ class Supervision:
             except CouplerError as error:
                 # All of them count, however far apart: somebody waits for the run to begin.
                 losses = Losses((*losses.times, time.monotonic()))
-                refusals += not isinstance(error, _SupervisorLostError)
+                refusals += not isinstance(error, LostAtStartError)
                 if refusals > 1 or losses.too_many(self._rule):
                     raise
                 _log.warning("%s It is tried again.", error)
@@ -193,7 +189,7 @@ class Supervision:
                 if time.monotonic() > ends:
                     raise CouplerError(f"Ray and its servers did not start within {within:g} s. Try `coupler doctor`.")
         except HouseholdLost as lost:
-            raise _SupervisorLostError(f"Ray and its servers did not start: {lost}. Try `coupler doctor`.") from lost
+            raise LostAtStartError(f"Ray and its servers did not start: {lost}. Try `coupler doctor`.") from lost
         if isinstance(message, Refused):
             raise message.error()
         return message

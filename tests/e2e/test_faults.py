@@ -3,6 +3,7 @@
 import os
 import signal
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -283,6 +284,27 @@ def test_where_nothing_is_started_again_a_run_goes_on_without_its_trainer(
     assert run.files.reasons().keys() == {Reason.NO_MODEL}
 
 
+def test_servers_and_trainers_that_are_killed_while_they_start_are_started_again(
+    processes: "Processes", start: "Start"
+) -> None:
+    run, killed = start("heat.toml", 2), set[int]()
+
+    def kill_another(kind: str) -> bool:
+        victims = all_of(processes, kind) - killed
+        for victim in victims:
+            os.kill(victim, signal.SIGKILL)
+        killed.update(victims)
+        return bool(victims)
+
+    for kind in ("ray::Server", "ray::TrainingActor", "ray::Server"):
+        run.running.until(partial(kill_another, kind), within=60)
+    finished = run.running.end(timeout=LONG_SECONDS)
+
+    assert finished.returncode == 0, finished.stdout
+    assert finished.stdout.count("was lost while it started") >= 2
+    assert run.files.summary.decisions.audited > 0
+
+
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) > 2, reason="two ranks and a server have cores of their own here")
 @pytest.mark.parametrize(("economics", "niceness"), [("auto", 10), ("off", 0)])
 def test_a_trainer_gives_way_to_ranks_that_want_its_cores_unless_costs_are_of_no_concern(
@@ -402,8 +424,12 @@ def test_a_model_that_answers_nonsense_is_vetoed_and_the_physics_stays(couple: "
 
 def find(processes: "Processes", name: str) -> int | None:
     """Find a process of this test by its first word: a title that Ray gave, whatever it is at, or a program."""
+    return min(all_of(processes, name), default=None)
+
+
+def all_of(processes: "Processes", name: str) -> set[int]:
     words = {pid: command.split(" ")[0] for pid, command in processes.alive().items()}
-    return next((pid for pid, word in words.items() if word.startswith(name) or word.endswith(name)), None)
+    return {pid for pid, word in words.items() if word.startswith(name) or word.endswith(name)}
 
 
 def one(processes: "Processes", name: str) -> int:

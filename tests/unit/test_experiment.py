@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from coupler.errors import ConfigError, CouplerError
 from coupler.experiment import Experiment, Outcome, read_plan
 from coupler.experiment.conduct import case_for_tape
-from coupler.experiment.prediction import PhysicsCost, physics_cost, predicted_speedup
+from coupler.experiment.prediction import PhysicsCost, TrainingCost, physics_cost, predicted_speedup
 from coupler.experiment.processes import surroundings
 from coupler.experiment.table import best_of, rows_of, write_tables
 from coupler.experiment.taped import RecordedTruth
@@ -188,8 +188,9 @@ def test_more_accepted_is_never_foretold_to_be_slower(
     physics = PhysicsCost(loop=1.0, truth=0.5, elements=1000, ranks=2)
     few, many = sorted((int(1000 * accepted), int(1000 * more)))
 
+    trained = TrainingCost((training,), lag=5)  # of ten steps
     slow, fast = (
-        predicted_speedup(physics, summary(accepted=count, fallback=1000 - count, answer=answer), training, 2)
+        predicted_speedup(physics, summary(accepted=count, fallback=1000 - count, answer=answer), trained, 2)
         for count in (few, many)
     )
 
@@ -199,15 +200,32 @@ def test_more_accepted_is_never_foretold_to_be_slower(
 def test_what_never_asks_is_foretold_to_be_physics() -> None:
     physics = PhysicsCost(loop=1.0, truth=0.5, elements=1000, ranks=2)
 
-    assert predicted_speedup(physics, summary(disabled=1000, answer=1.0), 0.0, 2) == 1.0
+    assert predicted_speedup(physics, summary(disabled=1000, answer=1.0), TrainingCost((), 20), 2) == 1.0
 
 
-def test_training_costs_nothing_where_cores_are_free() -> None:
+@pytest.mark.parametrize(
+    ("round_seconds", "cores", "delay"),
+    [
+        (0.1, 8, 0.0),  # it trains beside the ranks and is in time
+        (0.5, 8, 0.3),  # they wait for what is left of it after 20 steps of 10 ms
+        (0.1, 2, 0.05),  # two thirds of a core for each of three, until it is done
+        (0.5, 2, 0.4),  # the same for 20 steps, and then they wait
+    ],
+)
+def test_a_training_takes_its_share_of_full_cores_and_ranks_wait_where_it_is_late(
+    round_seconds: float, cores: int, delay: float
+) -> None:
+    assert TrainingCost((round_seconds,) * 3, lag=20).delay(0.01, 2, cores) == pytest.approx(3 * delay)
+
+
+def test_trainings_are_part_of_what_is_foretold() -> None:
     physics = PhysicsCost(loop=1.0, truth=0.5, elements=1000, ranks=2)
     run = summary(accepted=1000)
 
-    assert predicted_speedup(physics, run, 1.0, 2) == pytest.approx(1.0 / (0.5 + 0.5))
-    assert predicted_speedup(physics, run, 1.0, 8) == pytest.approx(1.0 / 0.5)
+    late = predicted_speedup(physics, run, TrainingCost((1.0,), lag=0), 8)
+
+    assert predicted_speedup(physics, run, TrainingCost((), lag=0), 2) == pytest.approx(1.0 / 0.5)
+    assert late == pytest.approx(1.0 / (0.5 + 1.0))
 
 
 def test_costs_are_read_from_the_run_that_made_the_tape(tmp_path: Path) -> None:
