@@ -4,8 +4,10 @@ The settings are numbered. Most are tried in this process, where the command lin
 before it ends with code 2; of every kind one, and whatever needs ranks or Ray, in a process of its own.
 """
 
+import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -175,6 +177,42 @@ def test_a_run_folder_that_is_a_file_is_one_sentence(processes: "Processes", tmp
     assert finished.returncode == 2
     assert sentences(finished.stdout) == ["coupler: --out taken is a file: give a folder."]
     assert (tmp_path / "taken").read_text() == "mine"
+
+
+@pytest.fixture
+def unwritable(tmp_path: Path) -> Iterator[Path]:
+    """Give a folder that takes no file: by its mode, and where root does not mind that, on a read-only file system."""
+    folder = tmp_path / "unwritable"
+    folder.mkdir()
+    if os.geteuid() != 0:
+        folder.chmod(0o555)
+        yield folder
+        return
+    command = ["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", str(folder)]
+    mounted = subprocess.run(command, capture_output=True, text=True, check=False)
+    if mounted.returncode:
+        pytest.skip(f"root may write everywhere, and nothing can be mounted here: {mounted.stderr.strip()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.mark.usefixtures("nothing_left_behind")
+@pytest.mark.parametrize("mode", ["physics", "certified"])
+def test_a_folder_that_cannot_be_written_is_one_sentence_of_all_ranks(
+    mpirun: "MpiRun", unwritable: Path, mode: str
+) -> None:
+    out = unwritable / "run"
+
+    finished = mpirun(
+        2, "-m", "coupler", "run", str(HEAT), "--out", str(out), "--set", f"controller.mode={mode}", timeout=60
+    )
+
+    assert finished.returncode == 2
+    assert f"coupler: The run folder {out} cannot be written (" in finished.stdout
+    assert "Traceback" not in finished.stdout
+    assert not list(unwritable.iterdir())
 
 
 def test_more_ranks_than_cells_is_one_sentence_of_all_ranks(mpirun: "MpiRun", tmp_path: Path) -> None:
