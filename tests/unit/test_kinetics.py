@@ -121,22 +121,6 @@ def test_the_jacobian_is_the_slope_of_the_right_hand_side(name: str) -> None:
         assert np.all(np.abs(slope - jacobian[:, :, column]) <= 3e-6 * scale)
 
 
-@pytest.mark.parametrize(
-    ("temperature", "atmospheres", "delay"),
-    [(1000.0, 1.0, 3.1198e-4), (1200.0, 1.0, 4.5338e-5), (1000.0, 10.0, 8.727e-3), (1200.0, 10.0, 6.377e-5)],
-)
-def test_ignition_is_as_late_as_canteras(temperature: float, atmospheres: float, delay: float) -> None:
-    row, dt = _row(temperature), delay / 1000
-    heating = []
-
-    for _ in range(1100):
-        row = _after(row, dt, atmospheres * ATM, rtol=1e-6)[0]
-        heating.append(_derivatives(row[None], np.array([atmospheres * ATM]), "h2o2.yaml")[0][0, 0])
-
-    # Within 0.5 %; the times of the grid are 0.1 % apart.
-    assert (1 + np.argmax(heating)) * dt == pytest.approx(delay, rel=5e-3)
-
-
 def test_a_cell_ends_where_cvode_ends_it() -> None:
     gas = _gas()
     gas.TPX = 1400.0, ATM, STOICHIOMETRIC

@@ -50,6 +50,9 @@ def _components(problem: str, quantity: str, tolerance: float, source: str, *val
 
 
 _IVP = "IVP test set 2.4"
+_CANTERA = "Cantera 3.2.0"
+_GHIA = "Ghia et al. 1982"
+_RECOMPUTED = "recomputed"
 # What the equations and the scheme promise by themselves.
 _SCHEME = "the scheme"
 # Eight digits, from one-step tolerances two or three digits tighter; the published values have sixteen.
@@ -121,6 +124,31 @@ REFERENCES = (
     Reference("heat", "drift of the heat, 10000 steps", 0.0, 1e-12, _SCHEME),
     # y relaxes faster than dt, which costs stiff splittings part of an order (Sportisse 2000).
     Reference("BZ", "order of the splitting", 2.0, 0.2, _SCHEME),
+    # Hydrogen and air at 1 or 10 atm, H2:O2:N2 = 2:1:3.76, the moment of the fastest rise of temperature.
+    Reference("H2/air", "ignition from 1000 K, 1 atm [s]", 3.1198e-4, 5e-3, _CANTERA),
+    Reference("H2/air", "ignition from 1200 K, 1 atm [s]", 4.5338e-5, 5e-3, _CANTERA),
+    Reference("H2/air", "ignition from 1000 K, 10 atm [s]", 8.727e-3, 5e-3, _CANTERA),
+    Reference("H2/air", "ignition from 1200 K, 10 atm [s]", 6.377e-5, 5e-3, _CANTERA),
+    # Of 8 micrometres a cell; half of it and half the step are half as far off.
+    Reference("H2/air", "flame speed, over the free flame's", 1.0, 0.03, _CANTERA),
+    # Of 1000 random states each, over the larger of creation and destruction.
+    Reference("kinetics", "production rates, gri30.yaml", 0.0, 1e-8, _CANTERA),
+    Reference("kinetics", "production rates, gri30_highT.yaml", 0.0, 1e-8, _CANTERA),
+    Reference("kinetics", "production rates, ohn.yaml", 0.0, 1e-8, _CANTERA),
+    Reference("kinetics", "production rates, h2o2.yaml", 0.0, 1e-8, _CANTERA),
+    # Three standard errors of the reference (0.013 and 0.005) and of 128 members (0.012 and 0.006) together.
+    Reference("Lorenz-96", "mean of X", 3.757, 0.0142, _RECOMPUTED),
+    Reference("Lorenz-96", "deviation of X", 5.065, 0.0047, _RECOMPUTED),
+    # Known to 0.001.
+    Reference("Kuramoto-Sivashinsky", "largest Lyapunov exponent", 0.0485, 0.0207, _RECOMPUTED),
+    # 48 cells across at Re = 100, 128 at Re = 1000; the error falls with the size of a cell.
+    Reference("cavity", "u at y = 0.1719, Re = 100", -0.10150, 0.06, _GHIA),
+    Reference("cavity", "u at y = 0.5, Re = 100", -0.20581, 0.03, _GHIA),
+    Reference("cavity", "u at y = 0.1719, Re = 1000", -0.38289, 0.04, _GHIA),
+    Reference("cavity", "u at y = 0.5, Re = 1000", -0.06080, 0.24, _GHIA),
+    Reference("cavity", "drift of the mass", 0.0, 1e-12, _SCHEME),
+    Reference("Taylor-Green", "error of the velocity, 64 cells", 0.0, 2e-3, _SCHEME),
+    Reference("Gray-Scott", "drift of u + v without feed and kill", 0.0, 1e-13, _SCHEME),
 )
 
 
