@@ -141,7 +141,9 @@ def run(
         ``loss_bound``, ``field_error`` (root mean square of the worst field at the last step over its range) and,
         where something ignites, ``ignition_error``: the largest of the rounds. ``taught_s``: what teaching took.
     """
-    return [found for problem in problems for found in _compared(problem, ranks, rounds, overrides)]
+    with tempfile.TemporaryDirectory(prefix="coupler-bench-") as temporary:
+        lessons = Path(os.environ.get("COUPLER_TAUGHT") or temporary).resolve()
+        return [row for problem in problems for row in _compared(problem, ranks, rounds, overrides, lessons)]
 
 
 @dataclass(frozen=True)
@@ -154,11 +156,11 @@ class _Outcome:
     accuracy: Mapping[str, float] = field(default_factory=dict)
 
 
-def _compared(problem: Problem, ranks: int, rounds: int, overrides: Sequence[str]) -> list[Row]:
+def _compared(problem: Problem, ranks: int, rounds: int, overrides: Sequence[str], lessons: Path) -> list[Row]:
     folder = Path(tempfile.mkdtemp(prefix="coupler-bench-"))
     physics, certified = [], []
     try:
-        taught = _teach(problem, problem.lesson, ranks, overrides, folder) if problem.lesson else None
+        taught = _teach(problem, problem.lesson, ranks, overrides, lessons) if problem.lesson else None
         begins = [] if taught is None else [f"learning.start={taught.model}"]
         for number in range(rounds):
             reference, ours = folder / f"physics-{number}", folder / f"certified-{number}"
@@ -179,9 +181,9 @@ class _Taught:
     seconds: float
 
 
-def _teach(problem: Problem, lesson: Lesson, ranks: int, overrides: Sequence[str], folder: Path) -> _Taught:
+def _teach(problem: Problem, lesson: Lesson, ranks: int, overrides: Sequence[str], lessons: Path) -> _Taught:
     """Teach a model on the relative of a case; what is there already is not done again."""
-    place = Path(os.environ.get("COUPLER_TAUGHT") or folder).resolve() / lesson.name
+    place = lessons / lesson.name
     command = [str(ROOT / "launch" / "teach.sh"), str(ROOT / problem.case), str(place), str(ranks)]
     environment = {
         "COUPLER_SECONDS": str(lesson.seconds),

@@ -1,47 +1,42 @@
 """Open MPI's shared memory of a job: files of 16 MiB per rank that nobody removes when ``mpirun`` is killed.
 
-A process of its own, started by a node's leading rank, outlives that just long enough to do it. It is this file, run as
+A process of its own, started by a node's leading rank, outlives it just long enough to do that. It is this file, run as
 a script: it needs nothing but Python, and is there before the rank imports torch.
 """
 
 import signal
 import subprocess
 import sys
-from contextlib import suppress
+import time
+from functools import cache
 from pathlib import Path
 
-# What it may need to notice that it is not needed any more [s].
-_LEAVE_SECONDS = 10.0
-_GOOD_BYE = b"."
+# Open MPI removes what a job has whose ranks end by themselves, within a moment [s].
+_MOMENT_SECONDS, _LOOK_SECONDS = 2.0, 0.02
 
 
-class MpiMemory:
-    """The leading rank's end of the pipe; nothing is started where the job has no such memory."""
+@cache
+def guard_memory() -> "subprocess.Popen[bytes] | None":
+    """Have this job's memory removed if it is still there a moment after this process, however that ends.
 
-    def __init__(self) -> None:
-        self._guard = None
-        if names := _names():
-            self._guard = subprocess.Popen(
-                [sys.executable, "-I", "-S", __file__, *sorted(names)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,
-            )
+    Returns
+    -------
+    Popen or None
+        The guard, one per process, which waits at a pipe that ends with this process; None where there is no such
+        memory.
 
-    def close(self) -> None:
-        """Leave it to Open MPI, which removes it when the job ends. Collective: no."""
-        if self._guard is None:
-            return
-        assert self._guard.stdin is not None
-        with suppress(BrokenPipeError):
-            self._guard.stdin.write(_GOOD_BYE)
-            self._guard.stdin.close()
-        try:
-            self._guard.wait(_LEAVE_SECONDS)
-        except subprocess.TimeoutExpired:  # somebody has stopped it
-            self._guard.kill()
-            self._guard.wait()
+    Collective: no; the leading rank of every node calls it.
+    """
+    names = _names()
+    if not names:
+        return None
+    return subprocess.Popen(
+        [sys.executable, "-I", "-S", __file__, *sorted(names)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
 
 
 def _names() -> set[str]:
@@ -51,14 +46,19 @@ def _names() -> set[str]:
 
 
 def main() -> None:
-    """Wait for the pipe to close, then remove the memory named on the command line, unless nobody was killed."""
+    """Wait for the pipe to close, then for Open MPI; remove what it leaves of the memory named on the command line."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
-    if sys.stdin.buffer.read() == _GOOD_BYE:
-        return
-    for name in map(Path, sys.argv[1:]):
-        for segment in name.parent.glob(f"{name.name}.*"):
-            segment.unlink(missing_ok=True)
+    sys.stdin.buffer.read()
+    ends = time.monotonic() + _MOMENT_SECONDS
+    while (left := _segments()) and time.monotonic() < ends:
+        time.sleep(_LOOK_SECONDS)
+    for segment in left:
+        segment.unlink(missing_ok=True)
+
+
+def _segments() -> list[Path]:
+    return [segment for name in map(Path, sys.argv[1:]) for segment in name.parent.glob(f"{name.name}.*")]
 
 
 if __name__ == "__main__":

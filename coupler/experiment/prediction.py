@@ -21,12 +21,15 @@ class PhysicsCost:
         Decisions of all ranks.
     ranks : int
         How many.
+    steps : int
+        Of the run.
     """
 
     loop: float
     truth: float
     elements: int
     ranks: int
+    steps: int
 
 
 def physics_cost(folder: Path) -> PhysicsCost:
@@ -51,7 +54,7 @@ def physics_cost(folder: Path) -> PhysicsCost:
     if truth <= 0:
         raise ConfigError(f"By {path} the truth took no time, so nothing can be foretold from this tape.")
     loop = max(seconds.total - seconds.setup - seconds.io, truth)
-    return PhysicsCost(loop, truth, summary.elements, summary.ranks)
+    return PhysicsCost(loop, truth, summary.elements, summary.ranks, summary.steps)
 
 
 @dataclass(frozen=True)
@@ -110,4 +113,4 @@ def predicted_speedup(physics: PhysicsCost, taped: Summary, training: TrainingCo
     truth = physics.truth * (1.0 - decisions.accepted / elements)
     asked = physics.elements / physics.ranks * (1.0 - decisions.disabled / elements)
     coupled = physics.loop - physics.truth + truth + asked * taped.surrogate_seconds_per_element
-    return physics.loop / (coupled + training.delay(coupled / max(taped.steps, 1), physics.ranks, cores))
+    return physics.loop / (coupled + training.delay(coupled / max(physics.steps, 1), physics.ranks, cores))

@@ -1,35 +1,46 @@
 """Courtesy: a process that works beside the ranks takes what they leave, and little more."""
 
+import math
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 
-# By the scheduler's weights it gets a tenth of a core that somebody else wants, too.
-_NICE = 10
+# A level of niceness is a factor of 1.25 in weight: at 10 a thread gets a tenth of a core that another one wants, too.
+_STEP, _NICE, _NICEST = 1.25, 10, 19
 _AUTOGROUP = Path("/proc/self/autogroup")
 # The kernel takes ten such wishes per second from all users together [s].
 _BUSY_SECONDS, _LONGEST_SECONDS = 0.1, 5.0
 
 
-def give_way() -> None:
+def give_way(ranks: int) -> None:
     """Let this process, with all threads it has and will have, take a tenth of a core where ranks want it, too.
 
     Where Linux groups processes by session ("autogroup", on most machines), niceness counts only within a session, and
-    two sessions share a core evenly however nice one is. So the process gets a session of its own, whose group is nice.
+    two sessions share a core evenly however nice one is. So the process gets a session of its own, whose group is nice,
+    and the nicer the more ranks there are: the weight of their group is spread over as many cores. Beside more than
+    eight ranks it gets more than a tenth, as there is nothing nicer.
+
+    Parameters
+    ----------
+    ranks : int
+        That have the same cores.
 
     Raises
     ------
     OSError
-        If the kernel does not let a process be nicer.
+        If the kernel does not let this group of processes be nice.
 
     Collective: no.
     """
     if os.getpid() != os.getsid(0):
         _leave_session()
     for thread in Path("/proc/self/task").iterdir():
-        os.setpriority(os.PRIO_PROCESS, int(thread.name), _NICE)
-    if _AUTOGROUP.exists():
-        _be_a_nice_group()
+        with suppress(ProcessLookupError):  # it has ended meanwhile
+            nice = max(os.getpriority(os.PRIO_PROCESS, int(thread.name)), _NICE)
+            os.setpriority(os.PRIO_PROCESS, int(thread.name), nice)
+    if _AUTOGROUP.exists() and os.getpid() == os.getsid(0):
+        _be_a_nice_group(min(_NICE + round(math.log(ranks, _STEP)), _NICEST))
 
 
 def _leave_session() -> None:
@@ -42,11 +53,11 @@ def _leave_session() -> None:
         return  # nobody is left in that group: niceness within the session is all there is to be had
 
 
-def _be_a_nice_group() -> None:
+def _be_a_nice_group(nice: int) -> None:
     ends = time.monotonic() + _LONGEST_SECONDS
     while True:
         try:
-            _AUTOGROUP.write_text(f"{_NICE}\n")
+            _AUTOGROUP.write_text(f"{nice}\n")
             return
         except BlockingIOError:
             if time.monotonic() > ends:

@@ -23,6 +23,8 @@ ALLOWED_DIFFERENCE = 0.02
 # A form must be faster by more than what two timings of the same thing differ by.
 _GAIN = 0.97
 _SMALL_ROWS = 32
+# So many states tell how a form does; fewer would leave too much to chance.
+_ENOUGH_JUDGED = 100
 # Samples have several time steps, each in a part of its own, as questions of several ranks have.
 _PARTS = 4
 _SEED = 20_000
@@ -109,8 +111,8 @@ def sample_rows(signature: Signature, card: ModelCard | None, judged: NDArray[np
     card : ModelCard or None
         Ranges of inputs and time steps; without one, numbers about 1 within the bounds.
     judged : ndarray (n, n_in), optional
-        Inputs it was judged on, which are taken instead of drawn ones if there are any: a state is more than a number
-        from the range of every column, and where there is no such state forms may well differ.
+        Inputs it was judged on, which are taken instead of drawn ones if there are enough, evenly among all: a state is
+        more than a number from the range of every column, and where there is no such state forms may well differ.
 
     Returns
     -------
@@ -124,8 +126,8 @@ def sample_rows(signature: Signature, card: ModelCard | None, judged: NDArray[np
     ends = np.array(usual).T if card is None else np.array([card.range_lower, card.range_upper])
     steps = (1.0, 1.0) if card is None or card.range_dt is None else card.range_dt
     count = chunk_rows(len(signature.inputs))
-    if judged is not None and len(judged):
-        inputs = np.resize(judged, (count, len(signature.inputs)))
+    if judged is not None and len(judged) >= _ENOUGH_JUDGED:
+        inputs = judged[np.linspace(0, len(judged) - 1, count).astype(np.intp)]
     else:
         inputs = np.stack([_draw(random, low, high, count) for low, high in ends.T], axis=1)
     n_out = len(signature.outputs)

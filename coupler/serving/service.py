@@ -179,8 +179,8 @@ class Service:
 
         def start() -> Any:
             where = self._home("the trainer", node, place)
-            modest = self._plan.modest and node.cores.crowded
-            return self._actor(TrainingActor, where, _cores(node), self._plan.models.threads, modest, threads=1)
+            beside = len(node.cores.ranks) if self._plan.modest and node.cores.crowded else 0
+            return self._actor(TrainingActor, where, _cores(node), self._plan.models.threads, beside, threads=1)
 
         begin = partial(self._begin_training)
         return Post(PostKind.TRAINER, "the trainer", start, begin, local=place.id == self._own.id)

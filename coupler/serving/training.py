@@ -27,15 +27,15 @@ class TrainingActor(Actor):
         Where to run.
     threads : int
         Torch threads.
-    modest : bool
-        Whether it gives way to whoever else wants its cores.
+    beside : int
+        Ranks that want the same cores, to whom it gives way; 0 where there are none.
     """
 
-    def __init__(self, cores: Sequence[int], threads: int, modest: bool) -> None:
+    def __init__(self, cores: Sequence[int], threads: int, beside: int) -> None:
         import torch  # here: whoever starts a trainer needs none
 
-        if modest:
-            give_way()
+        if beside:
+            _give_way(beside)
         os.sched_setaffinity(0, cores)
         torch.set_num_threads(threads)
         self._training = threading.Lock()
@@ -71,6 +71,15 @@ class TrainingActor(Actor):
                 _load(servers, operator, version, asked.needed)
             ended = time.perf_counter()
             rounds.publish(number, RoundOutcome(candidate=version, sentence=outcome.sentence, began=began, ended=ended))
+
+
+def _give_way(ranks: int) -> None:
+    try:
+        give_way(ranks)
+    except OSError as error:
+        _log.warning(
+            "the trainer cannot give way to the ranks on its cores (%s), so they are slower while it trains", error
+        )
 
 
 def _load(servers: Sequence[Any], operator: int, version: int, needed: Sequence[int]) -> None:

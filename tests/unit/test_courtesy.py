@@ -18,7 +18,8 @@ waiting = threading.Event()
 thread = threading.Thread(target=waiting.wait)
 thread.start()
 from coupler.serving.courtesy import give_way
-give_way()
+os.nice({before})
+give_way({ranks})
 found = dict(pid=os.getpid(), session=os.getsid(0))
 found["nice"] = [os.getpriority(os.PRIO_PROCESS, int(one)) for one in os.listdir("/proc/self/task")]
 autogroup = "/proc/self/autogroup"
@@ -28,10 +29,9 @@ print(json.dumps(found))
 """
 
 
-def polite(*, leads: bool) -> dict[str, Any]:
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT.format(leads=leads)], capture_output=True, text=True, check=True, timeout=60
-    )
+def polite(*, leads: bool = True, before: int = 0, ranks: int = 1) -> dict[str, Any]:
+    script = SCRIPT.format(leads=leads, before=before, ranks=ranks)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
     found: dict[str, Any] = json.loads(done.stdout)
     return found
 
@@ -47,4 +47,10 @@ def test_who_gives_way_has_a_session_of_its_own_and_all_its_threads_are_nice(lea
 
 @pytest.mark.skipif(not AUTOGROUP.exists(), reason="this kernel does not group processes by session")
 def test_the_kernels_group_of_the_session_is_nice_too() -> None:
-    assert "nice 10" in polite(leads=True)["group"]
+    levels = [int(polite(ranks=ranks)["group"].rpartition("nice ")[2]) for ranks in (1, 2, 8, 1000)]
+
+    assert levels == [10, 13, 19, 19]
+
+
+def test_who_is_nicer_already_stays_so() -> None:
+    assert polite(before=15)["nice"][0] == 15

@@ -185,7 +185,7 @@ def test_recorded_truth_is_found_by_the_inputs_bit_for_bit() -> None:
 def test_more_accepted_is_never_foretold_to_be_slower(
     accepted: float, more: float, answer: float, training: float
 ) -> None:
-    physics = PhysicsCost(loop=1.0, truth=0.5, elements=1000, ranks=2)
+    physics = PhysicsCost(loop=1.0, truth=0.5, elements=1000, ranks=2, steps=10)
     few, many = sorted((int(1000 * accepted), int(1000 * more)))
 
     trained = TrainingCost((training,), lag=5)  # of ten steps
@@ -198,7 +198,7 @@ def test_more_accepted_is_never_foretold_to_be_slower(
 
 
 def test_what_never_asks_is_foretold_to_be_physics() -> None:
-    physics = PhysicsCost(loop=1.0, truth=0.5, elements=1000, ranks=2)
+    physics = PhysicsCost(loop=1.0, truth=0.5, elements=1000, ranks=2, steps=10)
 
     assert predicted_speedup(physics, summary(disabled=1000, answer=1.0), TrainingCost((), 20), 2) == 1.0
 
@@ -219,7 +219,7 @@ def test_a_training_takes_its_share_of_full_cores_and_ranks_wait_where_it_is_lat
 
 
 def test_trainings_are_part_of_what_is_foretold() -> None:
-    physics = PhysicsCost(loop=1.0, truth=0.5, elements=1000, ranks=2)
+    physics = PhysicsCost(loop=1.0, truth=0.5, elements=1000, ranks=2, steps=10)
     run = summary(accepted=1000)
 
     late = predicted_speedup(physics, run, TrainingCost((1.0,), lag=0), 8)
@@ -232,7 +232,7 @@ def test_costs_are_read_from_the_run_that_made_the_tape(tmp_path: Path) -> None:
     seconds = Seconds(total=10.0, setup=2.0, io=1.0, truth=3.0)
     summary(elements=4000, seconds=seconds, disabled=4000).write(tmp_path / "summary.json")
 
-    assert physics_cost(tmp_path) == PhysicsCost(loop=7.0, truth=2.0, elements=4000, ranks=2)
+    assert physics_cost(tmp_path) == PhysicsCost(loop=7.0, truth=2.0, elements=4000, ranks=2, steps=10)
     with pytest.raises(ConfigError, match="Let the run that records the tape finish"):
         physics_cost(tmp_path / "nowhere")
 

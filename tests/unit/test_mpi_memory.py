@@ -1,4 +1,4 @@
-"""Open MPI's shared memory: who is killed leaves none, who ends as it should leaves it to Open MPI."""
+"""Open MPI's shared memory: however a job ends, it leaves none, and no other job's is touched."""
 
 import os
 import select
@@ -11,14 +11,13 @@ import pytest
 # Takes part in an MPI job whose shared memory it has mapped, as Open MPI maps it.
 RANK = """
 import mmap, sys
-from coupler.coupling.mpimemory import MpiMemory
+from coupler.coupling.mpimemory import guard_memory
 
 file = open(sys.argv[1], "r+b")
 mapped = mmap.mmap(file.fileno(), 0)
-memory = MpiMemory()
-print(memory._guard.pid, flush=True)
+assert guard_memory() is guard_memory()
+print(guard_memory().pid, flush=True)
 sys.stdin.read()
-memory.close()
 """
 
 
@@ -53,7 +52,7 @@ def test_the_shared_memory_of_a_job_whose_leading_rank_is_killed_is_removed_and_
     assert [segment.exists() for segment in segments] == [False, False, True]
 
 
-def test_a_rank_that_ends_as_it_should_leaves_the_shared_memory_to_open_mpi(segments: list[Path]) -> None:
+def test_what_is_left_of_a_job_that_ended_as_it_should_is_removed_too(segments: list[Path]) -> None:
     rank, guard = started(segments[0])
 
     with rank:
@@ -62,4 +61,16 @@ def test_a_rank_that_ends_as_it_should_leaves_the_shared_memory_to_open_mpi(segm
         assert rank.wait(20.0) == 0
     await_end(guard)
 
-    assert all(segment.exists() for segment in segments)
+    assert [segment.exists() for segment in segments] == [False, False, True]
+
+
+def test_the_guard_of_a_job_whose_memory_open_mpi_has_removed_has_nothing_to_do(segments: list[Path]) -> None:
+    rank, guard = started(segments[0])
+    for segment in segments[:2]:
+        segment.unlink()
+
+    with rank:
+        rank.kill()
+    await_end(guard)
+
+    assert segments[2].exists()

@@ -11,7 +11,7 @@ from scipy.linalg import null_space
 from coupler.errors import PluginError
 from coupler.grid import Grid
 from coupler.kernel import check_kernel, evaluate_truth, gather
-from coupler.kernels.air_chemistry import AirChemistry
+from coupler.kernels.air_chemistry import AirChemistry, _jacobian, _pattern, _rhs
 from coupler.kernels.pollu import BACKGROUND, CONSERVED, PRODUCTS, REACTIONS, SPECIES
 from coupler.kernels.wind import HALO, Wind, carry
 
@@ -71,6 +71,23 @@ def met():
 
 def test_kernel_honours_its_contract():
     check_kernel(AirChemistry())
+
+
+def test_the_jacobian_is_the_slope_of_the_rates_and_zero_outside_of_its_pattern():
+    draw = np.random.default_rng(2)
+    # All of them about 1: the true constants span twelve decades, and differences would drown in rounding.
+    y, constants, jacobian = draw.uniform(0.5, 2.0, 20), draw.uniform(0.5, 2.0, len(REACTIONS)), np.empty((20, 20))
+    _jacobian(y, constants, jacobian)
+
+    for column in range(20):
+        ends, rates = np.stack([y, y]), np.empty((2, 20))
+        ends[:, column] *= [0.5, 1.5]
+        for end, rate in zip(ends, rates, strict=True):
+            _rhs(end, constants, rate)
+        # Rates are of second order in the concentrations, so that central differences are exact but for rounding.
+        slope = (rates[1] - rates[0]) / y[column]
+        np.testing.assert_allclose(jacobian[:, column], slope, rtol=1e-12, atol=1e-12)
+    assert not jacobian[~_pattern()].any()
 
 
 def test_a_cell_in_a_steady_sun_is_the_test_problem_pollu(agrees):
