@@ -16,6 +16,7 @@ from coupler.report.standings import Row, from_fast_to_slow, number_text, ratio_
 
 pytestmark = pytest.mark.filterwarnings("error")
 
+ROOT = Path(__file__).resolve().parents[2]
 MICRO = 1e-6
 EXCHANGE = {
     "identity/4KiB": {"coupler-inprocess": 2.0, "coupler-shared": 4.0, "ray-actor": 1000.0, "memory-copy": 0.5},
@@ -207,3 +208,11 @@ def test_pictures_of_all_results_are_drawn(tmp_path: Path) -> None:
     tables.main([str(tmp_path), "--pictures", str(tmp_path)])
 
     assert {path.name for path in tmp_path.glob("*.png")} == {"bench-exchange.png", "bench-halo.png"}
+
+
+def test_the_page_of_figures_shows_the_results_that_are_kept() -> None:
+    page, (results,) = ROOT / "docs" / "performance.md", (ROOT / "benchmarks" / "results").iterdir()
+
+    assert tables.fill(page.read_text(), results) == page.read_text(), (
+        "python -m benchmarks.harness.tables, see the page"
+    )
