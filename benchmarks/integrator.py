@@ -17,7 +17,6 @@ import time
 from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from mpi4py import MPI
@@ -27,6 +26,7 @@ from scipy.integrate import odeint, solve_ivp
 
 from benchmarks.harness.gas_cells import PRESSURE, h2_air
 from benchmarks.harness.rivals import gas_chemistry
+from benchmarks.harness.spirals import DT, PARAMETERS
 from coupler.grid import Grid
 from coupler.kernel import evaluate_truth, gather
 from coupler.kernels.bz import BZ
@@ -34,8 +34,6 @@ from coupler.kernels.kinetics import advance, reacting
 from coupler.kernels.mechanism import read_mechanism
 from coupler.kernels.rates import tables
 
-PARAMETERS: dict[str, Any] = {"s": 5.0, "w": 0.05, "q": 2e-3, "f": 1.4}
-DT = 0.35
 CELLS = 200
 ROUNDS = 11
 LADDER = tuple(10.0**exponent for exponent in np.arange(-4.0, -11.0, -0.5))

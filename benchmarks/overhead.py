@@ -25,7 +25,9 @@ from mpi4py import MPI
 from numba import njit
 from numpy.typing import NDArray
 
+from benchmarks.harness import spirals
 from benchmarks.harness.ranks import Crew, Worker
+from benchmarks.harness.spirals import DT
 from benchmarks.harness.timing import Effort, Repeat, Row, each, in_turns, row
 from coupler.clock import Stopwatch
 from coupler.config import case_from
@@ -51,11 +53,8 @@ SITUATIONS: dict[str, dict[str, Any]] = {
     "physics": {"controller": {"mode": "physics"}},
     "disabled": {"controller": {"mode": "certified"}, "learning": {"mode": "off"}},
 }
-PARAMETERS: dict[str, Any] = {"s": 5.0, "w": 0.05, "q": 2e-3, "f": 1.4}
-DT = 0.35
 # Compilers and caches are warm then.
 _WARM_STEPS = 20
-_CELL_LENGTH = 1.125
 # Longest that a run may take, Ray's start included [s].
 _RUN_SECONDS = 600.0
 
@@ -117,27 +116,16 @@ class Stepper(Worker):
 
     def run(self, situation: str, cells: int, steps: int) -> dict[str, list[float]]:
         """Run a simulation and give the seconds of every step but the last, whose end nobody sees."""
-        dims = MPI.Compute_dims(self.comm.size, 2)
-        sections = {
-            "run": {"steps": steps + 1, "dt": DT},
-            "grid": {
-                "shape": [cells * count for count in dims],
-                "length": [_CELL_LENGTH * cells * count for count in dims],
-            },
-            "output": {"pictures": False},
-        }
-        case = case_from(SITUATIONS[situation] | sections, folder=Path.cwd())
-        folder = Path(self.comm.bcast(tempfile.mkdtemp(prefix="coupler-bench-") if self.comm.rank == 0 else None))
-        try:
-            with Grid(case.grid.shape or (), length=case.grid.length, halo=BZ.halo, comm=self.comm) as grid:
-                kernel = InTurns(grid)
-                with closing(Simulation(case, comm=self.comm, kernel=kernel, out=folder / "run")) as simulation:
-                    simulation.run()
-                assert kernel.agrees, "the coupled run has other bits than the kernel stepped by hand"
-            self.comm.Barrier()
-        finally:
-            if self.comm.rank == 0:
-                shutil.rmtree(folder)
+        asked = SITUATIONS[situation] | spirals.sections(self.comm.size, cells, steps + 1)
+        case = case_from(asked, folder=Path.cwd())
+        with (
+            spirals.folder_of_all(self.comm) as folder,
+            Grid(case.grid.shape or (), length=case.grid.length, halo=BZ.halo, comm=self.comm) as grid,
+        ):
+            kernel = InTurns(grid)
+            with closing(Simulation(case, comm=self.comm, kernel=kernel, out=folder / "run")) as simulation:
+                simulation.run()
+            assert kernel.agrees, "the coupled run has other bits than the kernel stepped by hand"
         begun, between = np.array(kernel.begun), np.array(kernel.between)
         return {"bare": (between - begun)[:-1].tolist(), "coupler": (begun[1:] - between[:-1]).tolist()}
 
@@ -154,7 +142,7 @@ class InTurns(BZ):
     """
 
     def __init__(self, grid: Grid) -> None:
-        super().__init__(**PARAMETERS)
+        super().__init__(**spirals.PARAMETERS)
         self.begun: list[float] = []
         self.between: list[float] = []
         self.agrees = True

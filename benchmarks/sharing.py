@@ -17,10 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.harness.ranks import Crew, Worker
+from benchmarks.harness.spirals import DT, PARAMETERS
 from benchmarks.harness.timing import Effort, Row, in_turns, row
 
-PARAMETERS: dict[str, Any] = {"s": 5.0, "w": 0.05, "q": 2e-3, "f": 1.4}
-DT = 0.35
 CELLS = 96
 EFFORT = Effort(rounds=5, seconds=0.5, least=5, most=100)
 # Where every rank has its share there is nothing to scatter.

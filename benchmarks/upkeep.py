@@ -9,8 +9,6 @@ own processes (``ray``), servers and trainer aside: ``share`` of a core, ``node_
 """
 
 import os
-import shutil
-import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import closing
@@ -19,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from mpi4py import MPI
 
+from benchmarks.harness import spirals
 from benchmarks.harness.ranks import Crew, Worker
 from benchmarks.harness.timing import Row, row
 from coupler.config import case_from
@@ -33,9 +31,6 @@ from coupler.simulation import Simulation
 RANKS = (2,)
 CELLS = (64, 128)
 STEPS, EVERY = 600, 20
-DT = 0.35
-_CELL_LENGTH = 1.125
-_PARAMETERS: dict[str, Any] = {"s": 5.0, "w": 0.05, "q": 2e-3, "f": 1.4}
 _WARM_STEPS = 100
 # Checkpoints by the clock are this far apart [s].
 _MINUTE = 60.0
@@ -81,26 +76,14 @@ class Watcher(Worker):
 
     def run(self, cells: int, steps: int) -> dict[str, Any]:
         """Run, and give the seconds from each step's end to the next one's begin, and what the others took."""
-        dims = MPI.Compute_dims(self.comm.size, 2)
-        sections: dict[str, dict[str, Any]] = {
-            "run": {"steps": steps + 1, "dt": DT, "checkpoint_every": EVERY, "checkpoint_seconds": 0.0},
-            "grid": {
-                "shape": [cells * count for count in dims],
-                "length": [_CELL_LENGTH * cells * count for count in dims],
-            },
-            "controller": {"economics": "off"},
-            "output": {"pictures": False},
-        }
-        case = case_from(sections, folder=Path.cwd())
-        folder = Path(self.comm.bcast(tempfile.mkdtemp(prefix="coupler-bench-") if self.comm.rank == 0 else None))
-        kernel = Watched(steps)
-        try:
-            with closing(Simulation(case, comm=self.comm, kernel=kernel, out=folder / "run")) as simulation:
-                simulation.run()
-            self.comm.Barrier()
-        finally:
-            if self.comm.rank == 0:
-                shutil.rmtree(folder)
+        asked = spirals.sections(self.comm.size, cells, steps + 1) | {"controller": {"economics": "off"}}
+        asked["run"] |= {"checkpoint_every": EVERY, "checkpoint_seconds": 0.0}
+        case, kernel = case_from(asked, folder=Path.cwd()), Watched(steps)
+        with (
+            spirals.folder_of_all(self.comm) as folder,
+            closing(Simulation(case, comm=self.comm, kernel=kernel, out=folder / "run")) as simulation,
+        ):
+            simulation.run()
         begun, ended = np.array(kernel.begun), np.array(kernel.ended)
         return {
             "gaps": (begun[1:] - ended[:-1]).tolist(),
@@ -121,7 +104,7 @@ class Watched(BZ):
     """
 
     def __init__(self, last: int) -> None:
-        super().__init__(**_PARAMETERS)
+        super().__init__(**spirals.PARAMETERS)
         self.begun: list[float] = []
         self.ended: list[float] = []
         self.spent: dict[str, float] = {}
