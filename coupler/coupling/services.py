@@ -103,7 +103,8 @@ class NodeServices:
         if not self._nodes.first or nobody:
             return None
         spans = 1 if case.exchange.transport == "inprocess" else self._nodes.count
-        supervision = Supervision(case.ray.address, spans, _restart_rule(case))
+        # Who waits outside of MPI looks in, or it would not learn that its job has been killed.
+        supervision = Supervision(case.ray.address, spans, _restart_rule(case), self._nodes.job.Iprobe)
         started.callback(supervision.close)
         return supervision
 

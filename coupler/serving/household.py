@@ -4,7 +4,8 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing import Pipe
 from pathlib import Path
@@ -17,6 +18,8 @@ from coupler.serving.reaper import Reaper
 
 # Of what it said when it ended without having been told to, this much is passed on [bytes].
 _LAST_WORDS = 2000
+# How often who waits for a word does something else, too [s].
+_LOOK_SECONDS = 0.5
 
 
 class HouseholdLost(Exception):
@@ -64,13 +67,15 @@ class Household:
         with suppress(OSError):
             self._line.send(message)
 
-    def receive(self, within: float) -> Any:
+    def receive(self, within: float, meanwhile: Callable[[], object] = lambda: None) -> Any:
         """Give what the supervisor says next.
 
         Parameters
         ----------
         within : float
             It says something at least this often [s].
+        meanwhile : callable, optional
+            Called now and then as long as it says nothing.
 
         Raises
         ------
@@ -78,8 +83,11 @@ class Household:
             If it does not, or it is gone, or its Ray is.
         """
         try:
-            if not self._line.poll(within):
-                raise HouseholdLost(f"the supervisor has said nothing for {within:g} s")
+            ends = time.monotonic() + within
+            while not self._line.poll(max(min(_LOOK_SECONDS, ends - time.monotonic()), 0.0)):
+                if time.monotonic() > ends:
+                    raise HouseholdLost(f"the supervisor has said nothing for {within:g} s")
+                meanwhile()
             message = self._line.recv()
             self.spoken = True
         except (EOFError, OSError) as error:

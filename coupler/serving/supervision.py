@@ -52,6 +52,8 @@ class Supervision:
         Nodes that must be in it.
     rule : RestartRule
         How often the supervisor and its Ray are started again.
+    meanwhile : callable
+        Called now and then as long as the start takes.
 
     Raises
     ------
@@ -66,8 +68,8 @@ class Supervision:
         ``address:port`` of the cluster's control service.
     """
 
-    def __init__(self, address: str | None, spans: int, rule: RestartRule) -> None:
-        self._address, self._spans, self._rule = address, spans, rule
+    def __init__(self, address: str | None, spans: int, rule: RestartRule, meanwhile: Callable[[], object]) -> None:
+        self._address, self._spans, self._rule, self._meanwhile = address, spans, rule, meanwhile
         self._closing, self._lock = threading.Event(), threading.Lock()
         self._plan: ServicePlan | None = None
         self._thread: threading.Thread | None = None
@@ -196,7 +198,8 @@ class Supervision:
 
     def _next_word(self, within: float) -> object:
         """Give what the supervisor says next; before its first word it may be silent for as long as all may take."""
-        return self._household.receive(min(_QUIET_SECONDS, within) if self._household.spoken else within)
+        within = min(_QUIET_SECONDS, within) if self._household.spoken else within
+        return self._household.receive(within, self._meanwhile)
 
     def _listen(self) -> None:
         assert self._plan is not None

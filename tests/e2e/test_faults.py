@@ -208,6 +208,18 @@ def test_a_supervisor_that_stops_for_good_while_it_starts_everything_is_replaced
     assert run.files.summary.decisions.audited > 0
 
 
+def test_a_job_that_is_killed_while_its_supervisor_stands_still_ends(processes: "Processes", start: "Start") -> None:
+    run = start("heat.toml", 2)
+    run.running.until(lambda: find(processes, "raylet"), within=60)
+
+    os.kill(supervisor(processes), signal.SIGSTOP)
+    os.kill(run.running.pid, signal.SIGKILL)
+    run.running.end(timeout=END_SECONDS)
+
+    # Sooner than rank 0 would have given the supervisor up.
+    assert not processes.wait(END_SECONDS)
+
+
 def test_a_supervisor_that_is_killed_again_and_again_while_it_starts_everything_is_replaced(
     processes: "Processes", start: "Start"
 ) -> None:
