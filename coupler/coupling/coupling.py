@@ -24,6 +24,7 @@ from coupler.controller.boxes import check_boxes
 from coupler.coupling.arguments import check_out, check_unique, checked_ids, checked_inputs
 from coupler.coupling.foresight import Foresight
 from coupler.coupling.inheritance import Inheritance
+from coupler.coupling.mpimemory import guard_memory
 from coupler.coupling.nodes import abort, on_first
 from coupler.coupling.plan import SessionPlan
 from coupler.coupling.resumed import Resumed, Rows
@@ -97,6 +98,7 @@ class Coupling:
         resume: Path | str | None = None,
     ) -> None:
         self._comm = comm or MPI.COMM_WORLD
+        guard_memory(self._comm)
         script = None if replay is None else on_first(self._comm, lambda: Script.read(replay))
         resumption = None if resume is None else self._open(resume, case, out=out, script=script)
         if resumption is not None:

@@ -10,23 +10,36 @@ import sys
 import time
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
 
 # Open MPI removes what a job has whose ranks end by themselves, within a moment [s].
 _MOMENT_SECONDS, _LOOK_SECONDS = 2.0, 0.02
 
 
-@cache
-def guard_memory() -> "subprocess.Popen[bytes] | None":
-    """Have this job's memory removed if it is still there a moment after this process, however that ends.
+def guard_memory(comm: "MPI.Intracomm | None") -> None:
+    """Have a job's memory on every node removed if it is still there a moment after the node's first rank has ended.
 
-    Returns
-    -------
-    Popen or None
-        The guard, one per process, which waits at a pipe that ends with this process; None where there is no such
-        memory.
+    Parameters
+    ----------
+    comm : MPI.Intracomm or None
+        The ranks; None is the world. Where they have a guard already, it stays.
 
-    Collective: no; the leading rank of every node calls it.
+    Collective: yes.
     """
+    from mpi4py import MPI  # here, as the guard itself is this file and knows nothing of MPI
+
+    node = (comm or MPI.COMM_WORLD).Split_type(MPI.COMM_TYPE_SHARED)
+    if node.rank == 0:
+        guard()
+    node.Free()
+
+
+@cache
+def guard() -> "subprocess.Popen[bytes] | None":
+    """Start this process's guard, which waits at a pipe that ends with it; None where there is no such memory."""
     names = _names()
     if not names:
         return None

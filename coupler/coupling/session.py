@@ -27,7 +27,6 @@ from coupler.coupling.families import Families
 from coupler.coupling.journal import Journal
 from coupler.coupling.keeper import Keeper, forget_future, memory_of
 from coupler.coupling.memory import Standing
-from coupler.coupling.mpimemory import guard_memory
 from coupler.coupling.nodes import Nodes, on_first, together
 from coupler.coupling.plan import SessionPlan
 from coupler.coupling.recorder import TapeRecorder
@@ -123,8 +122,6 @@ class Session:
         self._account = Account(self.routes, plan.controller, families)
         with ExitStack() as started:
             self._nodes = Nodes.of(comm)
-            if self._nodes.leads:
-                guard_memory()
             self.folder = self._claim()
             failed_lock = started.enter_context(ExitStack())
             failed_lock.callback(self.folder.release)

@@ -11,12 +11,12 @@ import pytest
 # Takes part in an MPI job whose shared memory it has mapped, as Open MPI maps it.
 RANK = """
 import mmap, sys
-from coupler.coupling.mpimemory import guard_memory
+from coupler.coupling.mpimemory import guard
 
 file = open(sys.argv[1], "r+b")
 mapped = mmap.mmap(file.fileno(), 0)
-assert guard_memory() is guard_memory()
-print(guard_memory().pid, flush=True)
+assert guard() is guard()
+print(guard().pid, flush=True)
 sys.stdin.read()
 """
 
