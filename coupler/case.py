@@ -78,7 +78,12 @@ class SurrogateSection(Section):
         "coupler.models.mlp_ensemble:MLPEnsemble", "the surrogate: package.module:Class or path/to/file.py:Class"
     )
     device: str = _key("auto", "where it runs: auto, cpu or cuda:N; asked for CUDA where there is none is an error")
-    threads: int = _key(1, "torch threads of the server", unit="threads", ge=1)
+    threads: int = _key(
+        1,
+        "threads of the server, and of the trainer, which has one where learning is asynchronous and cores are full",
+        unit="threads",
+        ge=1,
+    )
     form: Literal["auto", "fused", "eager", "bf16", "compiled", "graph"] = _key(
         "auto",
         "how a model is run; auto: the fastest form that answers as eager does, measured when a version is loaded, in "
