@@ -27,7 +27,6 @@ from numpy.typing import NDArray
 
 from benchmarks.harness import spirals
 from benchmarks.harness.ranks import Crew, Worker
-from benchmarks.harness.spirals import DT
 from benchmarks.harness.timing import Effort, Repeat, Row, each, in_turns, row
 from coupler.clock import Stopwatch
 from coupler.config import case_from
@@ -168,10 +167,10 @@ def _calls(count: int, effort: Effort) -> list[Row]:
         with Coupling(CHEAP, case=case, comm=MPI.COMM_SELF, out=folder / "run") as coupling:
 
             def call() -> None:
-                coupling.evaluate(inputs, ids, DT, out=out)
+                coupling.evaluate(inputs, ids, spirals.DT, out=out)
 
             def step() -> None:
-                coupling.evaluate(inputs, ids, DT, out=out)
+                coupling.evaluate(inputs, ids, spirals.DT, out=out)
                 coupling.end_step()
 
             def calls(times: int) -> Floats:
@@ -179,9 +178,9 @@ def _calls(count: int, effort: Effort) -> list[Row]:
                 coupling.end_step()
                 return seconds
 
-            bare: Repeat = each(lambda: CHEAP.evaluate_truth(inputs, DT))
+            bare: Repeat = each(lambda: CHEAP.evaluate_truth(inputs, spirals.DT))
             seconds = in_turns({"bare": bare, "coupler": calls, "coupler-step": each(step)}, effort)
-        assert (out == CHEAP.evaluate_truth(inputs, DT)).all()
+        assert (out == CHEAP.evaluate_truth(inputs, spirals.DT)).all()
     finally:
         shutil.rmtree(folder)
     return _compared(f"evaluate/{count}", seconds)
@@ -205,19 +204,19 @@ def _answered(count: int, effort: Effort) -> list[Row]:
     place = route.inputs(count)
     place[...] = rng.random((count, 3))
     place[:, 2] = rng.permutation((np.arange(count) + 0.5) / count)  # the score
-    record = route.evaluate(place, out, ids, DT, 1, 0)
+    record = route.evaluate(place, out, ids, spirals.DT, 1, 0)
     to_the_truth = place[: count - record.reasons[0]].copy()
 
     def bare() -> None:
-        transport.ask(count, DT, 1)
+        transport.ask(count, spirals.DT, 1)
         transport.answer(1.0)
-        CHEAP.evaluate_truth(to_the_truth, DT)
+        CHEAP.evaluate_truth(to_the_truth, spirals.DT)
 
     def call() -> None:
-        route.evaluate(route.inputs(count), out, ids, DT, 1, 0)
+        route.evaluate(route.inputs(count), out, ids, spirals.DT, 1, 0)
 
     rows = _compared(f"answered/{count}", in_turns({"bare": each(bare), "coupler": each(call)}, effort))
-    assert (out == CHEAP.evaluate_truth(place, DT)).all()
+    assert (out == CHEAP.evaluate_truth(place, spirals.DT)).all()
     return rows
 
 

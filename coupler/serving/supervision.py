@@ -41,6 +41,10 @@ class _Round:
         return not RoundFolder(self.models, self.operator).published(self.message.number)
 
 
+def _nothing() -> None:
+    pass
+
+
 class Supervision:
     """The services of the run, as rank 0 has them.
 
@@ -53,7 +57,7 @@ class Supervision:
     rule : RestartRule
         How often the supervisor and its Ray are started again.
     meanwhile : callable
-        Called now and then as long as the start takes.
+        Called now and then as long as the start takes, by the thread that waits for it.
 
     Raises
     ------
@@ -103,6 +107,7 @@ class Supervision:
         """
         self._plan, self._dismiss = plan, dismiss
         self._persistently(self._serving, self._move_on)
+        self._meanwhile = _nothing  # from here on another thread waits, which must not do the rank's work
         self._thread = threading.Thread(target=self._listen, name="supervision", daemon=True)
         self._thread.start()
 
