@@ -2,6 +2,8 @@
 
 import math
 import os
+import subprocess
+import sys
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -39,18 +41,25 @@ def give_way(ranks: int) -> None:
         with suppress(ProcessLookupError):  # it has ended meanwhile
             nice = max(os.getpriority(os.PRIO_PROCESS, int(thread.name)), _NICE)
             os.setpriority(os.PRIO_PROCESS, int(thread.name), nice)
-    if _AUTOGROUP.exists() and os.getpid() == os.getsid(0):
+    if _is_in_a_group() and os.getpid() == os.getsid(0):
         _be_a_nice_group(min(_NICE + round(math.log(ranks, _STEP)), _NICEST))
 
 
 def _leave_session() -> None:
-    """Begin a session; who leads a process group may not, and joins the first group of the old session before."""
+    """Begin a session; who leads a process group may not, and joins that of a child that ends at once before."""
     try:
         if os.getpid() == os.getpgid(0):
-            os.setpgid(0, os.getsid(0))
+            # Any other group of this session would do, but in a container none need be known by a number.
+            with subprocess.Popen([sys.executable, "-I", "-S", "-c", ""], process_group=0) as child:
+                os.setpgid(0, child.pid)  # a group lasts until whoever is in it was waited for
         os.setsid()
     except PermissionError:
-        return  # nobody is left in that group: niceness within the session is all there is to be had
+        return  # somebody else is in that group: niceness within the session is all there is to be had
+
+
+def _is_in_a_group() -> bool:
+    """Whether this kernel groups processes by session; what no session was begun in after boot is in none."""
+    return _AUTOGROUP.exists() and _AUTOGROUP.read_text() != ""
 
 
 def _be_a_nice_group(nice: int) -> None:

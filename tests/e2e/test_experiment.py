@@ -27,6 +27,7 @@ case = "{case}"
 {what}
 [set]
 "learning.first" = 500
+"surrogate.params.epochs" = 40
 [grid]
 "controller.audit_rate" = [0.1, 0.2]
 """

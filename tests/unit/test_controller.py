@@ -319,6 +319,19 @@ def test_a_surrogate_that_is_wrong_only_when_used_gets_two_steps_of_damage_at_mo
     assert result.bound[-1] <= CONTROLLER.target
 
 
+def test_a_field_whose_scores_are_all_alike_is_not_let_in_at_once_before_its_answers_are_known():
+    # Nothing passes while the threshold creeps up to them; then everything would.
+    controller = Controller(audit_rate=0.2)
+
+    result = run(
+        lambda now, state, rng, decisions: (rng.uniform(1.3, 1.31, decisions), np.full(decisions, 5.0)),
+        controller=controller,
+    )
+
+    assert result.bound.max() <= controller.target
+    assert result.true[-1] <= controller.target
+
+
 def test_members_with_few_audits_a_step_are_held_to_the_same_target():
     controller = Controller(audit_rate=0.2)
 

@@ -135,7 +135,8 @@ class Budget(Policy):
 
     def _expected(self, watch: Watch) -> AuditedSums:
         decisions = _STEPS_AHEAD * max(watch.decisions, 1)
-        passed = decisions if watch.seen == 0 else _STEPS_AHEAD * watch.passed
+        # Where nothing passed there is no telling how many will at once: a whole field of equal scores may.
+        passed = _STEPS_AHEAD * watch.passed or decisions
         rate = max(watch.audit_rate, self.rules.certificate.audit_rate_min)
         audits = math.ceil(rate * decisions)
         loss = math.ceil(passed * watch.loss_per_passed * rate * UNIT)
