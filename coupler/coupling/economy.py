@@ -136,18 +136,18 @@ class Economy:
 
 
 def _reading(route: Route) -> _Reading:
-    return _Reading(route.elements, route.truth_seconds, route.asked_seconds, route.typical_seconds)
+    return _Reading(route.elements, route.truth.seconds, route.asked_seconds, route.truth.typical_seconds)
 
 
 def _spent(route: Route, since: _Reading) -> list[int]:
     """Give the nanoseconds of this rank since the window began: physics, coupled, best, and truth of fallbacks."""
-    asked, truth = route.asked_seconds - since.asked, route.truth_seconds - since.truth
+    asked, truth = route.asked_seconds - since.asked, route.truth.seconds - since.truth
     coupled = asked + truth
-    physics = (route.elements - since.elements) * route.bulk_cost
+    physics = (route.elements - since.elements) * route.truth.bulk_cost
     best = asked + route.audit_rate * physics
     if not physics:  # where nobody knows what physics costs, it is no reason for anything
         physics = best = coupled
-    fallback = max(truth - (route.typical_seconds - since.typical), 0.0)
+    fallback = max(truth - (route.truth.typical_seconds - since.typical), 0.0)
     return [int(seconds * _NANOSECONDS) for seconds in (physics, coupled, best, fallback)]
 
 

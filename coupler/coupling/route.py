@@ -27,7 +27,7 @@ from coupler.controller.repair import repair
 from coupler.coupling.call import CallRecord, Piece, StepSetting, Unanswered, id_ranges
 from coupler.coupling.counts import Counts, CountsShape
 from coupler.coupling.observer import Observer
-from coupler.coupling.worker import Alone, Worker
+from coupler.coupling.truth import Truth
 from coupler.errors import CouplerError, FieldMismatch
 from coupler.exchange import Answer, Transport
 from coupler.operator import Operator
@@ -37,11 +37,6 @@ Floats = NDArray[np.float64]
 Reasons = NDArray[np.uint8]
 Rows = NDArray[np.int64]
 
-# Share of what was known of the truth's cost that is forgotten with every call.
-_FORGETTING = 0.05
-# Fewer elements at a time say more of what a call costs than of what they do.
-# Elements of long rows, as tiles are, do more each: so many numbers will do.
-_BULK_ELEMENTS, _BULK_NUMBERS = 64, 2**14
 _SUMS = len(AuditedSums(audit_rate=1.0, decisions=0).counts)
 # Why a question that would have been asked had no answer: these hang on a clock, or on what broke.
 _UNANSWERED = (Reason.TIMEOUT, Reason.SERVER_LOST)
@@ -51,7 +46,6 @@ _UNANSWERED = (Reason.TIMEOUT, Reason.SERVER_LOST)
 class _Spent:
     """Seconds of one call, by activity; those of a trial are among those of waiting."""
 
-    truth: float = 0.0
     wait: float = 0.0
     gather: float = 0.0
     gate: float = 0.0
@@ -94,8 +88,8 @@ class Route:
         Another version that is asked about the audited elements, too, while it is on trial; 0 if there is none.
     off : bool
         Whether the surrogate is switched off, because it does not pay.
-    workshop : Worker
-        Computes every truth; this rank alone, unless somebody else is put in its place.
+    truth : Truth
+        Computes every truth, and knows what that costs.
     counts : Counts
         Of the present step.
     absent : callable or None
@@ -104,10 +98,8 @@ class Route:
         Told of every piece and its reasons once its outputs are there; both are good until it returns.
     elements, asked_elements : int
         Elements evaluated so far, and those of them the surrogate answered, taken or not.
-    typical_elements, typical_seconds : int, float
-        Elements whose truth was computed without regard to their score, and the processor time of it [s].
-    truth_seconds, asked_seconds : float
-        Wall-clock time of all truth, and of asking: gathering, waiting, judging and taking [s].
+    asked_seconds : float
+        Wall-clock time of asking: gathering, waiting, judging and taking [s].
     waited_seconds, hidden_seconds : float
         Time spent waiting for answers, and time in which they were under way while this rank did other work [s].
 
@@ -147,7 +139,7 @@ class Route:
         self.controller = controller
         self.state: ControllerState = controller.start()
         self.transport: Transport | None = None
-        self.workshop: Worker = Alone(operator)
+        self.truth = Truth(operator, stopwatch)
         self.challenger = 0
         self.off = False
         self.absent: Callable[[int, int, NDArray[np.int64]], Reasons | None] | None = None
@@ -156,18 +148,15 @@ class Route:
         self.observer = Observer(operator, controller.cap, named, self.counts)
         self._hysteresis = Hysteresis(controller.hysteresis)
         self.on_truth: Callable[[Piece, Reasons], None] | None = None
-        self.elements = self.typical_elements = self.asked_elements = 0
-        self.typical_seconds = self.truth_seconds = self.asked_seconds = 0.0
-        self.waited_seconds = self.hidden_seconds = 0.0
-        self._bulk_elements = self._bulk_seconds = 0.0
-        self._called = False
-        self._bulk = max(1, min(_BULK_ELEMENTS, _BULK_NUMBERS // len(operator.signature.inputs)))
+        self.elements = self.asked_elements = 0
+        self.asked_seconds = self.waited_seconds = self.hidden_seconds = 0.0
         self._deadline, self._must_answer, self._stopwatch = deadline, must_answer, stopwatch
         self._coins = Coins(seed, Stream.AUDIT)
         self._n_in, self._n_out = len(operator.signature.inputs), len(operator.signature.outputs)
         self._atol, self._rtol = np.array(operator.signature.atol), np.array(operator.signature.rtol)
         self._gate: Gate | None = None
         self._spent = _Spent()
+        self._truth_before = 0.0
         self._asked_at = 0.0
         self._unanswered: list[Unanswered] = []
         self._silent = id_ranges(np.empty(0, np.int64))
@@ -175,14 +164,6 @@ class Route:
         self._no_truth = np.empty((0, self._n_out))
         self._own = self._offered = np.empty((0, self._n_in))
         self._offered_by: Transport | None = None
-
-    @property
-    def bulk_cost(self) -> float:
-        """Processor time of the truth of one element lately, of elements not chosen for being difficult [s].
-
-        0 if there were none, or only a few at a time.
-        """
-        return self._bulk_seconds / self._bulk_elements if self._bulk_elements else 0.0
 
     @property
     def limits(self) -> Limits | None:
@@ -235,6 +216,7 @@ class Route:
         """
         count, space = len(inputs), self._space
         self._spent = spent = _Spent()
+        self._truth_before = self.truth.seconds
         self._unanswered = []
         self.elements += count
         closed = self._closed()
@@ -319,8 +301,8 @@ class Route:
 
     def _record(self, step: int, call: int, reasons: list[int], sums: list[int]) -> CallRecord:
         spent, state = self._spent, self.state
-        self.truth_seconds += spent.truth
-        self._stopwatch.charge("truth", spent.truth)
+        truth_seconds = self.truth.seconds - self._truth_before
+        self._stopwatch.charge("truth", truth_seconds)
         return CallRecord(
             step,
             call,
@@ -329,7 +311,7 @@ class Route:
             state.threshold,
             self.audit_rate,
             state.version,
-            spent.truth,
+            truth_seconds,
             spent.wait,
             spent.model,
             spent.hidden,
@@ -411,7 +393,7 @@ class Route:
             self._space = _workspace(count, self._n_in, self._space)
         self._ask(piece)
         audits = self._toss(piece)
-        truth = self._typical_truth(self._space.rest_inputs[:audits], piece.dt) if audits else self._no_truth
+        truth = self.truth.of_typical(self._space.rest_inputs[:audits], piece.dt) if audits else self._no_truth
         if self.challenger:
             truth = truth.copy()  # it is good until the next truth, and the challenger is judged after that of the rest
         answer = self._answer(piece)
@@ -430,7 +412,7 @@ class Route:
     def _close(self, piece: Piece, reason: Reason) -> None:
         """Compute the truth of everything without asking."""
         self.observer.unanswered(piece, reason)
-        np.copyto(piece.outputs, self._typical_truth(piece.inputs, piece.dt))
+        np.copyto(piece.outputs, self.truth.of_typical(piece.inputs, piece.dt))
         if self.on_truth is not None:
             self.on_truth(piece, np.full(len(piece.ids), reason, np.uint8))
 
@@ -518,7 +500,7 @@ class Route:
         self.observer.audited(piece, answer.mean, score, space, truth, state)
         self._spent.gate += self._noted("gate", started, piece.step)
         if left:
-            rest, rest_truth = space.rest[:left], self._truth(space.rest_inputs[:left], piece.dt)
+            rest, rest_truth = space.rest[:left], self.truth.of(space.rest_inputs[:left], piece.dt)
             put_rows(space.rest, left, rest_truth, piece.outputs)
             started = time.perf_counter()
             self.observer.compared(answer.mean, score, rest, space.reasons[rest], rest_truth, state.unit)
@@ -533,7 +515,7 @@ class Route:
         accepted = space.reasons[:count] == Reason.ACCEPTED
         rows = band(score, accepted, self.state.threshold, controller.blend)
         if len(rows):
-            truth = self._truth(piece.inputs[rows], piece.dt)
+            truth = self.truth.of(piece.inputs[rows], piece.dt)
             piece.outputs[rows] = mixed(mean[rows], truth, score[rows], self.state.threshold, controller.blend)
         accepted[space.audited[:audits]] = space.verdicts[:audits] == Reason.ACCEPTED
         self._hysteresis.remember(accepted, piece.ids, piece.step, piece.call)
@@ -574,36 +556,13 @@ class Route:
         put_rows(space.audited, audits, truth, piece.outputs)
         rest = np.setdiff1d(np.arange(count), space.audited[:audits], assume_unique=True)
         if len(rest):
-            put_rows(rest, len(rest), self._typical_truth(piece.inputs[rest], piece.dt), piece.outputs)
+            put_rows(rest, len(rest), self.truth.of_typical(piece.inputs[rest], piece.dt), piece.outputs)
         space.reasons[:count] = reason
         self.observer.unanswered(piece, reason)
         space.by_reason[reason] += count
         space.sums[0] += count
 
-    def _typical_truth(self, inputs: Floats, dt: float) -> Floats:
-        """Compute the truth of elements that were not chosen for being difficult, and note what that costs.
-
-        In processor time: on a full node server and trainer share the cores, and a run of physics alone would not.
-        """
-        borrowed, started = self.workshop.borrowed_seconds, time.thread_time()
-        outputs = self._truth(inputs, dt)
-        seconds = time.thread_time() - started + self.workshop.borrowed_seconds - borrowed
-        self.typical_seconds += seconds
-        self.typical_elements += len(inputs)
-        # The first call may have compiled something; in small ones what a call costs would count as the elements' own.
-        if self._called and len(inputs) >= self._bulk:
-            self._bulk_seconds += seconds - _FORGETTING * self._bulk_seconds
-            self._bulk_elements += len(inputs) - _FORGETTING * self._bulk_elements
-        self._called = True
-        return outputs
-
-    def _truth(self, inputs: Floats, dt: float) -> Floats:
-        started = time.perf_counter()
-        outputs = np.ascontiguousarray(self.workshop.evaluate(inputs, dt))
-        self._spent.truth += self._noted("truth", started)
-        return outputs
-
-    def _noted(self, activity: str, started: float, step: int = 0) -> float:
+    def _noted(self, activity: str, started: float, step: int) -> float:
         """Give the seconds since then, and note them in the timeline if there is one."""
         stopped = time.perf_counter()
         if (spans := self._stopwatch.spans) is not None:

@@ -438,7 +438,7 @@ class Session:
                 _log.warning("truth is not shared among the ranks of a node: %s", error)
             return []
         for route, bench in zip(self.routes, benches, strict=False):
-            route.workshop = bench
+            route.truth.worker = bench
         return benches
 
     @property

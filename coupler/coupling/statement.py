@@ -131,7 +131,10 @@ def _costs(comm: MPI.Intracomm, stopwatch: Stopwatch, routes: Sequence[Route], r
     taken to cost the same.
     """
     mine = np.array(
-        [[one.typical_seconds, one.typical_elements, one.asked_seconds, one.asked_elements] for one in routes]
+        [
+            [one.truth.typical_seconds, one.truth.typical_elements, one.asked_seconds, one.asked_elements]
+            for one in routes
+        ]
     )
     everyone = np.zeros_like(mine)
     comm.Allreduce(mine, everyone)
@@ -142,7 +145,7 @@ def _costs(comm: MPI.Intracomm, stopwatch: Stopwatch, routes: Sequence[Route], r
     physics = loop - stopwatch.seconds["learn"] - results.lending_seconds
     if comm.allreduce(asked, MPI.LOR):
         truth = sum(one.elements * cost for one, cost in zip(routes, per_element, strict=True))
-        physics += truth - sum(one.truth_seconds + one.asked_seconds for one in routes)
+        physics += truth - sum(one.truth.seconds + one.asked_seconds for one in routes)
     return _Costs(
         truth_per_element=_ratio(total[0], total[1]),
         surrogate_per_element=_ratio(total[2], total[3]),

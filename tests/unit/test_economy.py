@@ -35,7 +35,7 @@ class Books:
         inputs = np.zeros((ELEMENTS, 1))
         for step in (1, 2):  # the first one is not timed
             self.route.evaluate(inputs, np.empty_like(inputs), np.arange(ELEMENTS), 0.1, step, 0)
-        self.route._bulk_seconds = truth * self.route._bulk_elements
+        self.route.truth._bulk_seconds = truth * self.route.truth._bulk_elements
         self.route.state = controller.promoted(self.route.state, 1, 1.0)
 
     def run(self, steps: int) -> None:
@@ -43,7 +43,7 @@ class Books:
             self.route.elements += ELEMENTS
             asked = not self.route.off
             self.route.asked_seconds += ELEMENTS * self._asking * asked
-            self.route.truth_seconds += ELEMENTS * self._truth * (self._fallback if asked else 1.0)
+            self.route.truth.seconds += ELEMENTS * self._truth * (self._fallback if asked else 1.0)
             self.events += self.economy.end_step(step)
 
 
@@ -92,7 +92,7 @@ def test_another_version_is_not_judged_on_the_window_of_the_one_before() -> None
 
 def test_where_nobody_knows_what_physics_costs_nothing_is_switched_off() -> None:
     books = Books(truth=0.0, asking=3e-7, fallback=0.1)
-    books.route._bulk_seconds = 0.0
+    books.route.truth._bulk_seconds = 0.0
 
     books.run(500)
 

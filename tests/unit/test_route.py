@@ -207,7 +207,7 @@ def test_physics_is_the_truth_of_everything_and_nothing_is_audited(count: int) -
     assert record.reasons[Reason.PHYSICS] == sum(record.reasons) == count
     assert record.sums == [count, 0, 0, 0, 0, 0, 0, 0]
     assert record.audit_rate == 0.0
-    assert (route.asked_elements, route.typical_elements) == (0, count)
+    assert (route.asked_elements, route.truth.typical_elements) == (0, count)
 
 
 def test_shadow_audits_every_answer_and_uses_none() -> None:
@@ -244,7 +244,7 @@ def test_an_answer_that_does_not_come_leaves_the_truth_for_everything(reason: Re
         np.testing.assert_array_equal(outputs, _truth(inputs, DT))
         assert record.reasons[reason] == sum(record.reasons) == count
         assert record.sums == [count, 0, 0, 0, 0, 0, 0, 0]
-        assert (route.asked_elements, route.typical_elements) == (0, call * count)
+        assert (route.asked_elements, route.truth.typical_elements) == (0, call * count)
     assert len(line.asked) == 1  # nobody is asked while an answer is owed
     np.testing.assert_array_equal(np.concatenate(told), reason)
     assert route.counts.audited[0] == route.counts.reasons[reason] == 2 * count
@@ -363,7 +363,7 @@ class Neighbour:
 
 def test_every_truth_goes_through_the_workshop_and_what_was_borrowed_counts_as_its_cost() -> None:
     route, (inputs, ids) = _route(), _elements(CAPACITY)
-    neighbour = route.workshop = Neighbour()
+    neighbour = route.truth.worker = Neighbour()
 
     outputs, record = _evaluate(route, inputs, ids)
 
@@ -371,8 +371,8 @@ def test_every_truth_goes_through_the_workshop_and_what_was_borrowed_counts_as_i
     np.testing.assert_array_equal(outputs, expected)
     assert neighbour.rows == (reasons != Reason.ACCEPTED).sum()
     # Audits are typical elements, refused ones are not.
-    assert route.typical_elements == record.reasons[Reason.AUDIT]
-    assert 7.0 <= route.typical_seconds < 14.0
+    assert route.truth.typical_elements == record.reasons[Reason.AUDIT]
+    assert 7.0 <= route.truth.typical_seconds < 14.0
 
 
 def test_seconds_are_charged_once_to_their_activities() -> None:
@@ -380,7 +380,7 @@ def test_seconds_are_charged_once_to_their_activities() -> None:
     _, record = _evaluate(route, *_elements(1000))
 
     seconds = route._stopwatch.seconds
-    assert seconds["truth"] == record.truth_seconds == route.truth_seconds > 0
+    assert seconds["truth"] == record.truth_seconds == route.truth.seconds > 0
     assert seconds["wait"] == record.wait_seconds > 0
     assert route.asked_seconds == pytest.approx(seconds["gather"] + seconds["wait"] + seconds["gate"])
 

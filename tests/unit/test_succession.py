@@ -240,7 +240,7 @@ class _Reused:
 def test_a_trial_is_judged_by_the_truth_of_the_audits_though_its_memory_is_used_again() -> None:
     def trial(*, reused: bool) -> list[int]:
         stage = Stage()
-        stage.route.workshop = _Reused() if reused else stage.route.workshop
+        stage.route.truth.worker = _Reused() if reused else stage.route.truth.worker
         stage.introduce(1)
         stage.introduce(2)
         # Half of the elements go to the truth for their region, after the audits.
