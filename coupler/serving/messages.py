@@ -76,13 +76,6 @@ class TrainingFailed:
 
 
 @dataclass(frozen=True)
-class Unanswered:
-    """The arena of a node will have no answers any more; nodes are numbered as in the plan."""
-
-    node: int
-
-
-@dataclass(frozen=True)
 class Alive:
     """Nothing new."""
 

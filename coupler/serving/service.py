@@ -2,12 +2,13 @@
 
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 from typing import Any
 
 from coupler.case import WITH_RANKS
 from coupler.errors import ConfigError, CouplerError
+from coupler.exchange import Arena, ArenaAddress
 from coupler.records import Notice
 from coupler.serving.cluster import Cluster
 from coupler.serving.losses import LostAtStartError
@@ -49,7 +50,7 @@ class Service:
         self._started: list[Any] = []
         self._places: dict[str, RayNode] = {}
         self._own = cluster.own_node()
-        self._given_up: set[int] = set()
+        self._dismissed: set[int] = set()
         self._relays: list[Post] = []
         with ExitStack() as failed:
             failed.callback(self.close)
@@ -85,13 +86,10 @@ class Service:
         now = time.monotonic()
         notices = [notice for post in self.posts for notice in post.look(now, self._plan.care)]
         self.rounds.look()
+        for place, post in enumerate(self._doors):
+            if post.given_up and place not in self._dismissed:
+                self._dismiss(place)
         return notices
-
-    def unanswered(self) -> list[int]:
-        """Give the nodes whose arena nobody will answer any more, each once; numbered as in the plan."""
-        new = [place for place, post in enumerate(self._doors) if post.given_up and place not in self._given_up]
-        self._given_up.update(new)
-        return new
 
     def close(self) -> None:
         """End servers, relays and trainer; on a cluster that goes on, nothing of the run does when this returns.
@@ -215,22 +213,41 @@ class Service:
         self._places[name] = find_place(self._places[name], taken, nodes, self._plan.servers)
         return self._places[name]
 
+    def _dismiss(self, place: int) -> None:
+        """Tell the ranks of a node, who may be waiting, that nobody will answer there any more."""
+        import ray
+
+        self._dismissed.add(place)
+        node = self._plan.nodes[place]
+        assert node.arena is not None, place
+        with suppress(CouplerError):  # it has left the cluster: its ranks wait for as long as the case lets them
+            home = find_homes([node.home], self._cluster.nodes(), self._cluster.head)[0]
+            ray.remote(_dismiss).options(num_cpus=0, scheduling_strategy=_just_there(home)).remote(node.arena)
+
     def _actor(self, kind: type, node: RayNode, *arguments: object, threads: int) -> Any:
         """Start an actor on a node, without a share of Ray's GPUs, or Ray would hide the others from torch."""
         import ray
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        options = {
-            "num_cpus": 0,
-            "num_gpus": 0,
-            "max_concurrency": threads,
-            "scheduling_strategy": NodeAffinitySchedulingStrategy(node_id=node.id, soft=False),
-        }
+        options = {"num_cpus": 0, "num_gpus": 0, "max_concurrency": threads, "scheduling_strategy": _just_there(node)}
         decorate: Any = ray.remote
         definition = decorate(concurrency_groups={CARE: CARE_THREADS})(kind)
         actor = definition.options(**options).remote(*arguments)
         self._started.append(actor)
         return actor
+
+
+def _just_there(node: RayNode) -> Any:
+    """Have Ray run something on this node and on no other."""
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    return NodeAffinitySchedulingStrategy(node_id=node.id, soft=False)
+
+
+def _dismiss(arena: ArenaAddress) -> None:
+    """Dismiss an arena of the node that this runs on."""
+    mapped = Arena.attach(arena)
+    mapped.dismiss()
+    mapped.close()
 
 
 def _cores(node: NodePlan) -> tuple[int, ...]:

@@ -17,7 +17,7 @@ from coupler.learning.trainer import TrainingTask
 from coupler.records import EventKind, Notice
 from coupler.serving.household import Household, HouseholdLost
 from coupler.serving.losses import Losses, LostAtStartError, RestartRule
-from coupler.serving.messages import Alive, Connected, Refused, Serve, Serving, Train, TrainingFailed, Unanswered, Want
+from coupler.serving.messages import Alive, Connected, Refused, Serve, Serving, Train, TrainingFailed, Want
 from coupler.serving.modelplan import Wanted
 from coupler.serving.post import START_SECONDS
 from coupler.serving.serviceplan import ServicePlan
@@ -224,8 +224,6 @@ class Supervision:
                     self._warn(message.sentence)
             elif isinstance(message, TrainingFailed):
                 self._failures[message.operator] = message.why
-            elif isinstance(message, Unanswered) and message.node == 0:  # the others' ranks wait for longer in vain
-                self._dismiss()
 
     def _start_again(self, why: str) -> bool:
         """Start supervisor and Ray again until they are there; say whether they are."""

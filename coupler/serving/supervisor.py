@@ -27,7 +27,6 @@ from coupler.serving.messages import (
     Serving,
     Train,
     TrainingFailed,
-    Unanswered,
     Want,
 )
 from coupler.serving.reaper import reap
@@ -124,7 +123,7 @@ class Supervisor:
                 return
             notices = service.look()
             failures = [TrainingFailed(operator, why) for operator, why in service.rounds.failures().items()]
-            self._tell([*notices, *failures, *map(Unanswered, service.unanswered())])
+            self._tell([*notices, *failures])
 
     def _obey(self, message: object, service: Service) -> bool:
         """Do what rank 0 says, and say whether to go on."""

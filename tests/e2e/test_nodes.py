@@ -99,6 +99,21 @@ def test_ranks_whose_server_on_another_host_is_killed_get_another_and_the_others
     assert find(second, "ray::Relay") is None
 
 
+def test_a_deterministic_run_ends_at_once_with_a_server_of_another_host_where_there_is_no_other(
+    across: "Across",
+) -> None:
+    second, endless = across.hosts.hosts[1], (*patient(across.folder / "never"), "learning.mode=deterministic")
+    given = ("ray.restarts=0", "exchange.patience=600", f"ray.address={across.hosts.ray_address}")
+    run = across.start("heat.toml", (1, 1), *endless, *given)
+    run.until_a_model_answers()
+
+    os.kill(one(second, "ray::Server"), signal.SIGKILL)
+    finished = run.running.end(END_SECONDS)
+
+    assert finished.returncode == 2, finished.stdout
+    assert "the surrogate server is gone, and in deterministic mode a run cannot go on without it" in finished.stdout
+
+
 def test_four_hosts_have_the_bits_of_one(four_across: "Across", one_host: "RunFiles") -> None:
     run = four_across(ANSWERED[0], (1, 1, 1, 1), ANSWERED[1], f"ray.address={four_across.hosts.ray_address}")
 
