@@ -5,13 +5,10 @@ reasons are in ``docs/decisions/0003-halo-by-direction.md``.
 """
 
 import math
-import os
 import time
-import weakref
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import cached_property
-from typing import Self, TypeAlias, TypeVar
+from typing import Self, TypeVar
 
 import numpy as np
 from mpi4py import MPI
@@ -21,15 +18,11 @@ from coupler.clock import SpanTaker
 from coupler.decomposition import block, choose_dims
 from coupler.errors import ConfigError, FieldMismatch, LifecycleError
 from coupler.field import Field, State
+from coupler.grid.halo import HaloPlan, Shift
+from coupler.grid.waiting import wait
 
 Scalar = TypeVar("Scalar", bound=np.generic)
 T = TypeVar("T")
-_Message: TypeAlias = "tuple[MPI.BottomType, list[int], list[int], list[MPI.Datatype]]"
-
-# A neighbour in step answers within the first; one that computes the truth may take seconds, and the core is
-# then worth more to others than the 0.1 ms that a nap can add.
-YIELD_SECONDS = 200e-6
-NAP_SECONDS = 50e-6
 
 
 class Grid:
@@ -112,7 +105,7 @@ class Grid:
         self._rounds = tuple(
             self._shifts(axis) for axis in range(ndim) if halo > 0 and (self.periodic[axis] or self.dims[axis] > 1)
         )
-        self._plans: dict[int, _Plan] = {}
+        self._plans: dict[int, HaloPlan] = {}
         self.exchange_seconds = 0.0
         self.spans: SpanTaker | None = None
         self._open = True
@@ -332,17 +325,17 @@ class Grid:
             return []
         return [int(np.ravel_multi_index(place, self.dims))]
 
-    def _shifts(self, axis: int) -> "tuple[_Shift, _Shift]":
+    def _shifts(self, axis: int) -> tuple[Shift, Shift]:
         below, above = self._neighbours(axis, -1), self._neighbours(axis, 1)
         cells, halo = self.local_shape[axis], self.halo
         upwards = self.comm.Create_dist_graph_adjacent(below, above)
         downwards = self.comm.Create_dist_graph_adjacent(above, below)
         return (
-            _Shift(upwards, axis, below, above, sent=cells, received=0),
-            _Shift(downwards, axis, above, below, sent=halo, received=cells + halo),
+            Shift(upwards, axis, below, above, sent=cells, received=0),
+            Shift(downwards, axis, above, below, sent=halo, received=cells + halo),
         )
 
-    def _plan_of(self, state: State) -> "_Plan":
+    def _plan_of(self, state: State) -> HaloPlan:
         self._require_open()
         plan = self._plans.get(id(state))
         if plan is None or plan.owner() is not state:
@@ -350,7 +343,7 @@ class Grid:
             # Not in a callback of the collector, which may run in the middle of any MPI call.
             for key in [key for key, old in self._plans.items() if old.owner() is None]:
                 self._plans.pop(key).free()
-            plan = self._plans[id(state)] = _plan(state, self._rounds, self.halo)
+            plan = self._plans[id(state)] = HaloPlan.of(state, self._rounds, self.halo)
         return plan
 
     def _check(self, state: State) -> None:
@@ -366,81 +359,6 @@ class Grid:
     def _require_open(self) -> None:
         if not self._open:
             raise LifecycleError("This grid is closed and can no longer communicate: do so inside its with block.")
-
-
-@dataclass(frozen=True)
-class _Shift:
-    """Move cells by one block along an axis: who sends to me, to whom I send, and which layers."""
-
-    comm: MPI.Distgraphcomm
-    axis: int
-    sources: list[int]
-    targets: list[int]
-    sent: int
-    received: int
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """Persistent requests of one state: a pair per axis, to be done one axis after another.
-
-    It is found by the state's identity, not by addresses: memory is reused on one rank and not on another, and
-    then not all ranks would come to build a plan, which is collective.
-    """
-
-    owner: "weakref.ref[State]"
-    rounds: tuple[list[MPI.Prequest], ...]
-    types: tuple[MPI.Datatype, ...]
-
-    def free(self) -> None:
-        for request in (request for pair in self.rounds for request in pair):
-            request.Free()
-        for datatype in self.types:
-            datatype.Free()
-
-
-def _plan(state: State, rounds: tuple[tuple[_Shift, _Shift], ...], halo: int) -> _Plan:
-    arrays = [local.array for local in state.values()]
-    types: list[MPI.Datatype] = []
-
-    def message(neighbours: list[int], axis: int, first: int) -> _Message:
-        layers = [_layers(arrays, axis, first, halo) for _ in neighbours]
-        types.extend(layers)  # kept as long as the requests: Open MPI has their handles in its schedule
-        return MPI.BOTTOM, [1] * len(layers), [0] * len(layers), layers
-
-    def request(shift: _Shift) -> MPI.Prequest:
-        outgoing = message(shift.targets, shift.axis, shift.sent)
-        return shift.comm.Neighbor_alltoallw_init(outgoing, message(shift.sources, shift.axis, shift.received))
-
-    requests = tuple([request(shift) for shift in pair] for pair in rounds)
-    return _Plan(weakref.ref(state), requests, tuple(types))
-
-
-def _layers(arrays: list[NDArray[np.float64]], axis: int, first: int, thickness: int) -> MPI.Datatype:
-    """Describe the same layers of all arrays by their addresses, as one datatype.
-
-    They span the other axes with their halos: the stale ones are overwritten when their own axis has its turn.
-    """
-    assert all(array.flags.c_contiguous and array.dtype == np.float64 for array in arrays)
-    sizes = list(arrays[0].shape)
-    starts = [first if dimension == axis else 0 for dimension in range(len(sizes))]
-    subsizes = [thickness if dimension == axis else cells for dimension, cells in enumerate(sizes)]
-    part = MPI.DOUBLE.Create_subarray(sizes, subsizes, starts)
-    addresses = [MPI.Get_address(array) for array in arrays]
-    layers = MPI.Datatype.Create_struct([1] * len(arrays), addresses, [part] * len(arrays)).Commit()
-    part.Free()
-    return layers
-
-
-def wait(requests: Sequence[MPI.Request]) -> None:
-    """Wait for MPI requests without keeping a core from those who could use it: first yield it, later sleep."""
-    patience = time.perf_counter() + YIELD_SECONDS
-    for request in requests:  # one by one: of several persistent collectives, MPICH 5.0's Testall reports errors
-        while not request.Test():
-            if time.perf_counter() < patience:
-                os.sched_yield()
-            else:
-                time.sleep(NAP_SECONDS)
 
 
 def _each(
