@@ -18,10 +18,9 @@ from coupler.case import Case
 from coupler.checkpoint import Column, Plain
 from coupler.clock import Stopwatch
 from coupler.config import read_case
-from coupler.controller import Controller
-from coupler.controller.auditing import chosen_audit_rate
 from coupler.controller.boxes import check_boxes
 from coupler.coupling.arguments import check_out, check_unique, checked_ids, checked_inputs
+from coupler.coupling.effective import controller_of, with_audit_rate, with_tolerances
 from coupler.coupling.foresight import Foresight
 from coupler.coupling.inheritance import Inheritance
 from coupler.coupling.mpimemory import guard_memory
@@ -31,7 +30,7 @@ from coupler.coupling.resumed import Resumed, Rows
 from coupler.coupling.resumption import Resumption
 from coupler.coupling.script import Script
 from coupler.coupling.session import Session
-from coupler.errors import ConfigError, CouplerError, FieldMismatch, LifecycleError, PluginError, did_you_mean
+from coupler.errors import ConfigError, CouplerError, FieldMismatch, LifecycleError, did_you_mean
 from coupler.operator import Operator
 from coupler.plugin import build, load
 from coupler.progress import Progress
@@ -108,13 +107,13 @@ class Coupling:
         self.stopwatch = Stopwatch()
         named = {"operator": operators} if isinstance(operators, Operator) else dict(operators)
         expected = elements if isinstance(elements, Mapping) else dict.fromkeys(named, elements)
-        self.case = _with_audit_rate(self.case, self._comm.allreduce(sum(count or 0 for count in expected.values())))
+        self.case = with_audit_rate(self.case, self._comm.allreduce(sum(count or 0 for count in expected.values())))
         check_boxes([shown.signature for shown in named.values()], self.case.controller.box)
         most = self.case.exchange.slot_elements
         self._plan = SessionPlan(
             case=self.case,
-            operators=_with_tolerances(named, self.case),
-            controller=_controller(self.case),
+            operators=with_tolerances(named, self.case),
+            controller=controller_of(self.case),
             out=None if out is None else Path(out),
             name=name,
             elements={name: min(_FIRST_ELEMENTS if count is None else count, most) for name, count in expected.items()},
@@ -532,60 +531,3 @@ def _exit_code(error: BaseException) -> int:
     if isinstance(error, CouplerError) or storage_failure(error):
         return 2
     return error.code if isinstance(error, SystemExit) and isinstance(error.code, int) else 1
-
-
-def _with_tolerances(operators: Mapping[str, Operator], case: Case) -> dict[str, Operator]:
-    """Apply the case's [operator.NAME] sections."""
-    if not operators:
-        raise PluginError("A coupling needs at least one operator.")
-    for name in case.operator:
-        if name not in operators:
-            raise ConfigError(f'[operator.{name}]: there is no operator "{name}".{did_you_mean(name, operators)}')
-    return {
-        name: operator.with_tolerance(atol=case.operator[name].atol, rtol=case.operator[name].rtol)
-        if name in case.operator
-        else operator
-        for name, operator in operators.items()
-    }
-
-
-def _with_audit_rate(case: Case, elements: int) -> Case:
-    """Put the audit rate in where it is to be chosen, so that the effective case has it and a replay finds it.
-
-    Parameters
-    ----------
-    case : Case
-        As it was asked for.
-    elements : int
-        Decisions of a step, on all ranks; 0 if nobody knows.
-    """
-    section = case.controller
-    if section.audit_rate != "auto":
-        return case
-    if not elements:
-        raise ConfigError(
-            'controller.audit_rate = "auto" is chosen from the number of decisions, and nobody knows how many '
-            "there will be: pass elements= to Coupling, or give a number, for example 0.02."
-        )
-    rate = chosen_audit_rate(elements * case.run.steps, section.target, section.delta)
-    return case.model_copy(update={"controller": section.model_copy(update={"audit_rate": rate})})
-
-
-def _controller(case: Case) -> Controller:
-    section, rate = case.controller, case.controller.audit_rate
-    assert rate != "auto"
-    return Controller(
-        mode=section.mode,
-        target=section.target,
-        delta=section.delta,
-        cap=section.cap,
-        audit_rate=rate,
-        threshold=section.threshold,
-        policy=section.policy,
-        params=section.params,
-        seed=case.run.seed,
-        alarm_rate=section.alarm_rate,
-        repair=section.repair,
-        hysteresis=section.hysteresis,
-        blend=section.blend,
-    )
