@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from coupler.coupling.counts import Counts
 from coupler.coupling.nodes import Nodes, together
-from coupler.exchange.bench import Bench
+from coupler.exchange.bench import Bench, benches_in
 from coupler.exchange.table import BenchShape
 from coupler.exchange.workshop import Workshop, WorkshopLayout
 from coupler.operator import Operator
@@ -94,4 +94,4 @@ def open_workshop(nodes: Nodes, operators: Sequence[Operator], elements: Sequenc
     address = node.bcast(None if made is None else made.address)
     workshop = together(node, lambda: made or Workshop.attach(address, layout, node.rank, operators))
     workshop.close()  # everybody who may map it has
-    return workshop.benches
+    return benches_in(workshop)

@@ -11,19 +11,17 @@ bench, so that what it writes late can meet nothing.
 import logging
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from coupler.exchange.atomics import load_acquire
 from coupler.exchange.doorbell import Patience, count_up, wait_for_change
-from coupler.exchange.table import Chunk
+from coupler.exchange.table import Chunk, Table
 from coupler.exchange.truthcost import TruthCost
+from coupler.exchange.workshop import Workshop
 from coupler.operator import Operator
-
-if TYPE_CHECKING:
-    from coupler.exchange.workshop import Workshop
 
 _log = logging.getLogger("coupler.sharing")
 Floats = NDArray[np.float64]
@@ -77,14 +75,23 @@ class Bench:
         Processor time neighbours have spent on this rank's elements so far [s].
     lending_seconds : float
         Time this rank has spent in :meth:`help` so far [s].
+
+    Parameters
+    ----------
+    workshop : Workshop
+        Where the neighbours are.
+    table : Table
+        The operator's, of this rank.
+    operator : Operator
+        Whose truth.
     """
 
-    def __init__(self, workshop: "Workshop", index: int, operator: Operator) -> None:
+    def __init__(self, workshop: Workshop, table: Table, operator: Operator) -> None:
         self.on = True
         self.tally = Tally()
         self.borrowed_seconds = self.lending_seconds = 0.0
         self._workshop, self._operator = workshop, operator
-        self._table = workshop.tables[index]
+        self._table = table
         self._cost, self._patience = TruthCost(), Patience()
         self._owed = 0  # chunks that neighbours took
         # By taker: whose rows were found to be the same as ours. Nobody's, the neighbours', those of no rank at all.
@@ -278,3 +285,8 @@ class Bench:
 
 def _nanoseconds(seconds: float) -> int:
     return max(0, round(seconds * 1e9))
+
+
+def benches_in(workshop: Workshop) -> list[Bench]:
+    """Make this rank's benches in a workshop, one per operator. Collective: no."""
+    return list(map(partial(Bench, workshop), workshop.own_tables, workshop.operators))

@@ -1,6 +1,6 @@
-"""The workshop of a node: a segment with a bench for every operator of every rank, where ranks share their truth.
+"""The workshop of a node: a segment with a table for every operator of every rank, where ranks share their truth.
 
-Every rank works at its own benches (``bench.py``), and who has none of its own left computes some of a neighbour's.
+Every rank works at benches of its own (``bench.py``), and who has no work left computes some of a neighbour's.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,6 @@ from numba import njit
 from numpy.typing import NDArray
 
 from coupler.exchange.atomics import load_acquire, store_release
-from coupler.exchange.bench import Bench
 from coupler.exchange.doorbell import Patience, count_up, wait_for_change
 from coupler.exchange.segment import LINE, Segment, SegmentAddress
 from coupler.exchange.table import TABLE_WORDS, BenchShape, Chunk, Table, take_from_others
@@ -67,12 +66,14 @@ class WorkshopLayout:
 
 
 class Workshop:
-    """The mapped segment as one rank sees it: a bench per operator, and the neighbours' benches.
+    """The mapped segment as one rank sees it: its own tables, one per operator, and the neighbours'.
 
     Attributes
     ----------
-    benches : list of Bench
-        This rank's, one per operator.
+    operators : tuple of Operator
+        Whose truth can be shared.
+    tables, own_tables : list of Table
+        All, by rank, then by operator; and this rank's.
 
     Parameters
     ----------
@@ -88,13 +89,12 @@ class Workshop:
 
     def __init__(self, segment: Segment, layout: WorkshopLayout, rank: int, operators: Sequence[Operator]) -> None:
         assert len(operators) == layout.operators, (len(operators), layout.operators)
-        self._segment, self._layout, self._rank, self._operators = segment, layout, rank, tuple(operators)
+        self._segment, self._layout, self._rank, self.operators = segment, layout, rank, tuple(operators)
         self.words: NDArray[np.uint32] = np.frombuffer(segment.memory[: layout.control_bytes], np.uint32)
         self.bell = self.words[_BELL * _WORDS : _BELL * _WORDS + 2]
         self.patience = Patience()
         self.tables = self._map_tables()
-        mine = rank * layout.operators
-        self.benches = [Bench(self, mine + index, operator) for index, operator in enumerate(operators)]
+        self.own_tables = self.tables[rank * layout.operators : (rank + 1) * layout.operators]
         self._mine = (_FIRST_RANK + rank) * _WORDS
         self._warm()
 
@@ -167,7 +167,7 @@ class Workshop:
             return None
         bench, left = divmod(int(found), MOST_CHUNKS + 1)
         table = self.tables[bench]
-        return Chunk(table, table.chunks - left, self._operators[bench % layout.operators])
+        return Chunk(table, table.chunks - left, self.operators[bench % layout.operators])
 
     def _map_tables(self) -> list[Table]:
         memory, place, tables = self._segment.memory, self._layout.control_bytes, []

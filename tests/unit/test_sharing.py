@@ -25,6 +25,7 @@ from coupler.coupling.counts import Counts
 from coupler.coupling.nodes import Nodes
 from coupler.coupling.sharing import SharingSwitch, open_workshop
 from coupler.errors import ConfigError, CouplerError
+from coupler.exchange.bench import benches_in
 from coupler.exchange.table import BenchShape, Chunk
 from coupler.exchange.truthcost import ChunkSize, TruthCost
 from coupler.exchange.workshop import Workshop, WorkshopLayout
@@ -45,6 +46,7 @@ NEIGHBOUR = """
 import os, signal, sys, time
 import numpy as np
 from coupler import Operator
+from coupler.exchange.bench import benches_in
 from coupler.exchange.segment import SegmentAddress
 from coupler.exchange.table import BenchShape
 from coupler.exchange.workshop import Workshop, WorkshopLayout
@@ -56,7 +58,7 @@ def truth(inputs, dt):
     return inputs * np.exp(-dt) + inputs[:, ::-1]
 operator = Operator(truth, inputs=("a", "b"), outputs=("a", "b"), atol=1.0, rtol=1.0)
 workshop = Workshop.attach({address!r}, {layout!r}, {rank}, [operator])
-bench, = workshop.benches
+bench, = benches_in(workshop)
 print("ready", flush=True)
 ends = time.monotonic() + {seconds}
 while time.monotonic() < ends and os.getppid() == {parent}:
@@ -92,7 +94,7 @@ class Node:
             Workshop.attach(first.address, self.layout, rank, [other])
             for rank, other in enumerate(operators[1:], start=1)
         ]
-        self.benches = [workshop.benches[0] for workshop in self.ranks]
+        self.benches = [bench for workshop in self.ranks for bench in benches_in(workshop)]
 
     def close(self) -> None:
         for workshop in self.ranks:
@@ -359,7 +361,7 @@ def _alone_in_this_process(ranks: int, truth: Truth) -> Iterator[Node]:
     node = Node.__new__(Node)
     node.layout = WorkshopLayout(((BenchShape(1000, 2, 2),),) * ranks)
     node.ranks = [Workshop.create(node.layout, [operator(truth)])]
-    node.benches = [node.ranks[0].benches[0]]
+    node.benches = benches_in(node.ranks[0])
     yield node
     node.close()
 
