@@ -304,11 +304,13 @@ def test_who_has_nothing_to_wait_for_waits_for_nobody() -> None:
         for workshop in node.ranks[1:]:
             workshop.leave(2**17 + 1)
 
-        started = time.perf_counter()
+        seconds = []
         for _ in range(100):
+            started = time.perf_counter()
             node.benches[0].help()
+            seconds.append(time.perf_counter() - started)
 
-        assert (time.perf_counter() - started) / 100 < 1e-3
+        assert np.median(seconds) < 1e-3  # on a full machine some are not this process's own
         assert node.benches[0].tally.elements == 0
 
 
