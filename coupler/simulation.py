@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from coupler.case import Case
 from coupler.checkpoint import Column, Plain
-from coupler.coupling import Coupling, Resumed, guard_memory
+from coupler.coupling import Coupling, Resumed, guard_job
 from coupler.errors import ConfigError, CouplerError, PluginError
 from coupler.field import LocalField, State
 from coupler.fieldsfile import FieldsFile, check_names
@@ -63,7 +63,7 @@ class Simulation:
         replay: Path | None = None,
         resume: Path | None = None,
     ) -> None:
-        guard_memory(comm)  # first of all: whoever is killed while a kernel is compiled leaves nothing either
+        guard_job(comm)  # first of all: whoever is killed while a kernel is compiled leaves nothing either
         self.case = case
         self.kernel = kernel or _build_kernel(case)
         check_kernel(self.kernel)

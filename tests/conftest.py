@@ -205,7 +205,7 @@ class Processes:
 
     @contextmanager
     def leaving_nothing(self) -> Iterator[None]:
-        """Fail if a process, a shared-memory entry or a folder of Ray is still there some seconds after the end."""
+        """Fail if a process, shared memory or a folder of Ray or mpirun is still there some seconds after the end."""
         before = _places()
         yield
         left = self.wait(GRACE_SECONDS)
@@ -217,6 +217,8 @@ class Processes:
         """End whatever is left and remove what it may have left."""
         self.kill()
         shutil.rmtree(self._shared_memory)
+        for launcher in self.sessions:  # one that was killed before a run began has left its folder
+            shutil.rmtree(f"/tmp/ompi.{launcher}", ignore_errors=True)
 
     def _owns(self, process: Path) -> bool:
         try:
@@ -256,10 +258,11 @@ def _wait_for_end(pid: int, seconds: float) -> None:
 
 
 def _places() -> set[Path]:
-    """Shared memory of this user that is not an MPI's own, and the folders in which Ray works for a run."""
+    """Shared memory of this user that is not an MPI's own, and the folders of Ray and of an mpirun that is gone."""
     names = ("sm_segment.*", "mpich_shm_*", "coupler-test-*")  # MPICH leaves its own behind when a rank is killed
     theirs = {path for name in names for path in SHARED_MEMORY.glob(name)}
-    return {*filter(_is_mine, SHARED_MEMORY.iterdir()), *Path("/tmp").glob("coupler-ray-*")} - theirs
+    jobs = {path for path in Path("/tmp").glob("ompi.*") if not Path("/proc", path.suffix[1:]).exists()}
+    return {*filter(_is_mine, SHARED_MEMORY.iterdir()), *Path("/tmp").glob("coupler-ray-*"), *jobs} - theirs
 
 
 def _is_mine(path: Path) -> bool:

@@ -23,8 +23,8 @@ from coupler.coupling.arguments import check_out, check_unique, checked_ids, che
 from coupler.coupling.effective import controller_of, with_audit_rate, with_tolerances
 from coupler.coupling.foresight import Foresight
 from coupler.coupling.inheritance import Inheritance
-from coupler.coupling.mpimemory import guard_memory
 from coupler.coupling.nodes import abort, on_first
+from coupler.coupling.openmpi import guard_job
 from coupler.coupling.plan import SessionPlan
 from coupler.coupling.resumed import Resumed, Rows
 from coupler.coupling.resumption import Resumption
@@ -97,7 +97,7 @@ class Coupling:
         resume: Path | str | None = None,
     ) -> None:
         self._comm = comm or MPI.COMM_WORLD
-        guard_memory(self._comm)
+        guard_job(self._comm)
         script = None if replay is None else on_first(self._comm, lambda: Script.read(replay))
         resumption = None if resume is None else self._open(resume, case, out=out, script=script)
         if resumption is not None:

@@ -71,6 +71,8 @@ def examine_leftovers(temporary: Path = Path("/tmp"), shared: Path = Path("/dev/
     """
     mine = [path for path in [*temporary.glob("coupler-ray-*"), *shared.glob("coupler*")] if _is_mine(path)]
     dead = [str(path) for path in mine if not session_processes(path, os.getpid())]
+    # No later mpirun can start with the number of one that was killed while its folder is there.
+    dead += [str(path) for path in temporary.glob("ompi.*") if _is_mine(path) and not _lives(path.suffix[1:])]
     if dead:
         return [Finding("leftovers", "note", f"{len(dead)} of runs that were killed", f"rm -r {' '.join(dead)}")]
     return [Finding("leftovers", "ok", f"none; clusters of this user that run now: {len(mine)}")]
@@ -121,6 +123,10 @@ def _pidfd() -> Finding:
             "coupler run CASE.toml --set exchange.transport=inprocess",
         )
     return Finding("watching the server", "ok", "by pidfd")
+
+
+def _lives(process: str) -> bool:
+    return not process.isdigit() or Path("/proc", process).exists()
 
 
 def _is_mine(path: Path) -> bool:

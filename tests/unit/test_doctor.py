@@ -233,6 +233,8 @@ def test_a_given_cluster_wants_a_token_nobody_else_can_read(monkeypatch: pytest.
 def test_what_a_killed_run_left_behind_is_named_and_what_lives_is_not(tmp_path: Path) -> None:
     (tmp_path / "coupler-ray-dead").mkdir()
     (tmp_path / "coupler-ray-alive").mkdir()
+    (tmp_path / f"ompi.{os.getpid()}").mkdir()
+    (tmp_path / "ompi.4194305").mkdir()  # above the highest number that Linux gives
     with (tmp_path / "coupler-ray-alive" / "log").open("w") as log:
         child = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=log)
     try:
@@ -241,7 +243,7 @@ def test_what_a_killed_run_left_behind_is_named_and_what_lives_is_not(tmp_path: 
         child.communicate()
 
     assert found.status == "note"
-    assert found.advice == f"rm -r {tmp_path / 'coupler-ray-dead'}"
+    assert found.advice == f"rm -r {tmp_path / 'coupler-ray-dead'} {tmp_path / 'ompi.4194305'}"
 
 
 def test_a_gpu_that_torch_cannot_use_is_said_with_its_driver(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

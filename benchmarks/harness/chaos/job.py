@@ -153,9 +153,10 @@ def _command(pid: int) -> str:
 
 
 def _places() -> set[Path]:
-    """Where runs leave something if they do, a job's own folder aside: shared memory, and folders of Ray."""
+    """Where runs leave something if they do, a job's own folder aside: shared memory, folders of Ray and of mpirun."""
     memory = {path for path in _SHARED_MEMORY.iterdir() if not path.name.startswith(("coupler-", "sm_segment"))}
-    return memory | set(Path("/tmp").glob("coupler-ray-*"))
+    jobs = {path for path in Path("/tmp").glob("ompi.*") if not Path("/proc", path.suffix[1:]).exists()}
+    return memory | jobs | set(Path("/tmp").glob("coupler-ray-*"))
 
 
 def _used(place: Path) -> bool:

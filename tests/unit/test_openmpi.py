@@ -1,4 +1,4 @@
-"""Open MPI's shared memory: however a job ends, it leaves none, and no other job's is touched."""
+"""What Open MPI leaves: however a job ends, nothing of it is there afterwards, and no other job's is touched."""
 
 import os
 import select
@@ -11,7 +11,7 @@ import pytest
 # Takes part in an MPI job whose shared memory it has mapped, as Open MPI maps it.
 RANK = """
 import mmap, sys
-from coupler.coupling.mpimemory import guard
+from coupler.coupling.openmpi import guard
 
 file = open(sys.argv[1], "r+b")
 mapped = mmap.mmap(file.fileno(), 0)
@@ -30,8 +30,13 @@ def segments(tmp_path: Path) -> list[Path]:
     return found
 
 
-def started(segment: Path) -> "tuple[subprocess.Popen[bytes], int]":
-    rank = subprocess.Popen([sys.executable, "-c", RANK, str(segment)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+def started(segment: Path, session: str = "") -> "tuple[subprocess.Popen[bytes], int]":
+    rank = subprocess.Popen(
+        [sys.executable, "-c", RANK, str(segment)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PMIX_SERVER_TMPDIR": session},
+    )
     assert rank.stdout is not None
     return rank, os.pidfd_open(int(rank.stdout.readline()))
 
@@ -74,3 +79,36 @@ def test_the_guard_of_a_job_whose_memory_open_mpi_has_removed_has_nothing_to_do(
     await_end(guard)
 
     assert segments[2].exists()
+
+
+def test_the_folder_of_a_job_goes_with_its_launcher_and_no_sooner(segments: list[Path], tmp_path: Path) -> None:
+    launcher = subprocess.Popen(["sleep", "60"])
+    session, others = tmp_path / f"ompi.{launcher.pid}", tmp_path / "ompi.1"
+    for folder in (session, others):
+        folder.joinpath("1").mkdir(parents=True)
+    rank, guard = started(segments[0], str(session))
+
+    with rank:
+        rank.kill()
+    while segments[0].exists():
+        assert session.exists()
+    assert session.exists()
+    with launcher:
+        launcher.kill()
+    await_end(guard)
+
+    assert (session.exists(), others.exists()) == (False, True)
+
+
+def test_a_folder_that_is_not_open_mpis_is_nobodys_to_remove(segments: list[Path], tmp_path: Path) -> None:
+    launcher = subprocess.Popen(["sleep", "60"])
+    session = tmp_path / f"pmix.{launcher.pid}"
+    session.mkdir()
+    rank, guard = started(segments[0], str(session))
+
+    with launcher, rank:
+        rank.kill()
+        launcher.kill()
+    await_end(guard)
+
+    assert session.exists()
