@@ -16,6 +16,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from coupler.kernels import mass_action, rosenbrock
+from coupler.kernels.borrow import borrowed
 from coupler.kernels.mechanism import Mechanism
 from coupler.kernels.rates import scratch
 from coupler.kernels.units import GAS_CONSTANT
@@ -65,6 +66,7 @@ def advance(rows, pressure, duration, tables, rtol, atol, out, steps):
     """
     size, species = atol.size, rows.shape[1] - 1
     s, work = scratch(tables), rosenbrock.workspace(atol.size)
+    parameters = (borrowed(tables), borrowed(s))
     for row in range(rows.shape[0]):
         s.cell[0] = pressure[row]
         whole = pressure[row]
@@ -73,10 +75,11 @@ def advance(rows, pressure, duration, tables, rtol, atol, out, steps):
             whole += rows[row, 1 + i]
         for i in range(size):
             work.y[i] = rows[row, i]
-        steps[row] = rosenbrock.advance(_rhs, _jacobian, size, work, (tables, s), duration, rtol, atol)
+        steps[row] = rosenbrock.advance(_rhs, _jacobian, size, work, parameters, duration, rtol, atol)
         failed = not np.isfinite(whole) or np.isnan(work.y[0])
         for i in range(1 + species):
             out[row, i] = np.nan if failed else work.y[i] if i < size else rows[row, i]
+    s.cell[0] = 0.0  # scratch is held until here
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -141,7 +144,7 @@ def mixture(temperatures, fractions, pressure, tables, weight, density, capacity
         capacity[row] = GAS_CONSTANT * heat
 
 
-@njit(nogil=True, error_model="numpy", fastmath=_REORDER)
+@njit(nogil=True, error_model="numpy", fastmath=_REORDER, forceinline=True)
 def _rhs(y, parameters, out):
     tables, s = parameters[0], parameters[1]
     T = y[0]
@@ -168,7 +171,7 @@ def _rhs(y, parameters, out):
         out[1 + i] = s.w[i] * tables.weights[i] * volume
 
 
-@njit(nogil=True, error_model="numpy", fastmath=_REORDER)
+@njit(nogil=True, error_model="numpy", fastmath=_REORDER, forceinline=True)
 def _jacobian(y, parameters, out):
     """Call it right after ``_rhs`` at the same y: constants and concentrations are taken from there."""
     tables, s = parameters[0], parameters[1]
