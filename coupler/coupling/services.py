@@ -128,7 +128,7 @@ class NodeServices:
                 device=case.surrogate.device,
                 threads=case.surrogate.threads,
                 form=case.surrogate.form,
-                timed=case.learning.mode != "deterministic",
+                reproducible=case.learning.mode == "deterministic",
             ),
             trains=case.learning.trains,
             modest=case.economical,

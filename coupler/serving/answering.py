@@ -52,7 +52,7 @@ class Models:
         self._missing: set[tuple[int, int]] = set()
         self._guards = [Guard() for _ in plan.operators]
         self._predictors = [
-            Predictor(*columns, self._device, plan.threads, form=plan.form, timed=plan.timed)
+            Predictor(*columns, self._device, plan.threads, form=plan.form, timed=not plan.reproducible)
             for columns in plan.columns
         ]
         _log.addHandler(logging.FileHandler(Path(plan.models).parent / "server.log", delay=True))

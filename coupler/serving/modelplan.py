@@ -25,8 +25,9 @@ class ModelPlan:
         Chunks computed at the same time.
     form : str
         ``surrogate.form``.
-    timed : bool
-        Whether the clock may choose the form; in deterministic runs it may not.
+    reproducible : bool
+        Whether no bit may hang on a clock or on how full the cores are, as in deterministic runs: then neither chooses
+        the form or the trainer's threads.
     """
 
     operators: tuple[str, ...]
@@ -35,7 +36,7 @@ class ModelPlan:
     device: str
     threads: int
     form: str = "auto"
-    timed: bool = True
+    reproducible: bool = False
 
 
 @dataclass(frozen=True)

@@ -180,7 +180,7 @@ class Service:
             beside = len(node.cores.ranks) if self._plan.modest and node.cores.crowded else 0
             # Threads of torch that wait for each other on shared cores take three times as long as one. But bits hang
             # on their number, so where these must be the same on any number of ranks it is what the case says.
-            alone = self._plan.models.timed and node.cores.crowded
+            alone = node.cores.crowded and not self._plan.models.reproducible
             threads = 1 if alone else self._plan.models.threads
             return self._actor(TrainingActor, where, _cores(node), threads, beside, threads=1)
 
