@@ -16,6 +16,7 @@ from typing import TypeVar
 
 import pytest
 
+from coupler.openmpi import abandoned_sessions
 from tests.validation.table import print_table
 
 BIN = Path(sys.executable).parent
@@ -261,8 +262,8 @@ def _places() -> set[Path]:
     """Shared memory of this user that is not an MPI's own, and the folders of Ray and of an mpirun that is gone."""
     names = ("sm_segment.*", "mpich_shm_*", "coupler-test-*")  # MPICH leaves its own behind when a rank is killed
     theirs = {path for name in names for path in SHARED_MEMORY.glob(name)}
-    jobs = {path for path in Path("/tmp").glob("ompi.*") if not Path("/proc", path.suffix[1:]).exists()}
-    return {*filter(_is_mine, SHARED_MEMORY.iterdir()), *Path("/tmp").glob("coupler-ray-*"), *jobs} - theirs
+    folders = {*Path("/tmp").glob("coupler-ray-*"), *abandoned_sessions(Path("/tmp"))}
+    return {*filter(_is_mine, SHARED_MEMORY.iterdir()), *folders} - theirs
 
 
 def _is_mine(path: Path) -> bool:

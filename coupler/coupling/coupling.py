@@ -23,8 +23,7 @@ from coupler.coupling.arguments import check_out, check_unique, checked_ids, che
 from coupler.coupling.effective import controller_of, with_audit_rate, with_tolerances
 from coupler.coupling.foresight import Foresight
 from coupler.coupling.inheritance import Inheritance
-from coupler.coupling.nodes import abort, on_first
-from coupler.coupling.openmpi import guard_job
+from coupler.coupling.nodes import abort, guard_job, on_first
 from coupler.coupling.plan import SessionPlan
 from coupler.coupling.resumed import Resumed, Rows
 from coupler.coupling.resumption import Resumption

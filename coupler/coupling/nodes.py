@@ -11,6 +11,7 @@ from typing import NoReturn, TypeVar
 from mpi4py import MPI
 
 from coupler.errors import CouplerError
+from coupler.openmpi import guard
 from coupler.serving.placement import all_cores
 
 T = TypeVar("T")
@@ -63,6 +64,22 @@ class Nodes:
         """Free the communicators. Collective: yes."""
         self.node.Free()
         self.job.Free()
+
+
+def guard_job(comm: MPI.Intracomm | None) -> None:
+    """Have what a job has on every node removed if it is still there a moment after the node's first rank has ended.
+
+    Parameters
+    ----------
+    comm : MPI.Intracomm or None
+        The ranks; None is the world. Where they have a guard already, it stays.
+
+    Collective: yes.
+    """
+    node = (comm or MPI.COMM_WORLD).Split_type(MPI.COMM_TYPE_SHARED)
+    if node.rank == 0:
+        guard()
+    node.Free()
 
 
 def together(comm: MPI.Intracomm, work: Callable[[], T]) -> T:

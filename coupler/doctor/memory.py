@@ -11,6 +11,7 @@ from coupler.doctor.cgroup import memory_limit
 from coupler.doctor.finding import Finding
 from coupler.exchange.arena import SlotShape
 from coupler.exchange.segment import available_bytes
+from coupler.openmpi import abandoned_sessions
 from coupler.serving.reaper import session_processes
 
 # The object store of an embedded cluster, with some room.
@@ -72,7 +73,7 @@ def examine_leftovers(temporary: Path = Path("/tmp"), shared: Path = Path("/dev/
     mine = [path for path in [*temporary.glob("coupler-ray-*"), *shared.glob("coupler*")] if _is_mine(path)]
     dead = [str(path) for path in mine if not session_processes(path, os.getpid())]
     # No later mpirun can start with the number of one that was killed while its folder is there.
-    dead += [str(path) for path in temporary.glob("ompi.*") if _is_mine(path) and not _lives(path.suffix[1:])]
+    dead += sorted(str(path) for path in abandoned_sessions(temporary) if _is_mine(path))
     if dead:
         return [Finding("leftovers", "note", f"{len(dead)} of runs that were killed", f"rm -r {' '.join(dead)}")]
     return [Finding("leftovers", "ok", f"none; clusters of this user that run now: {len(mine)}")]
@@ -123,10 +124,6 @@ def _pidfd() -> Finding:
             "coupler run CASE.toml --set exchange.transport=inprocess",
         )
     return Finding("watching the server", "ok", "by pidfd")
-
-
-def _lives(process: str) -> bool:
-    return not process.isdigit() or Path("/proc", process).exists()
 
 
 def _is_mine(path: Path) -> bool:

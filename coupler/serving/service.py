@@ -222,7 +222,7 @@ class Service:
         assert node.arena is not None, place
         with suppress(CouplerError):  # it has left the cluster: its ranks wait for as long as the case lets them
             home = find_homes([node.home], self._cluster.nodes(), self._cluster.head)[0]
-            ray.remote(_dismiss).options(num_cpus=0, scheduling_strategy=_just_there(home)).remote(node.arena)
+            ray.remote(_dismiss_arena).options(num_cpus=0, scheduling_strategy=_just_there(home)).remote(node.arena)
 
     def _actor(self, kind: type, node: RayNode, *arguments: object, threads: int) -> Any:
         """Start an actor on a node, without a share of Ray's GPUs, or Ray would hide the others from torch."""
@@ -243,7 +243,7 @@ def _just_there(node: RayNode) -> Any:
     return NodeAffinitySchedulingStrategy(node_id=node.id, soft=False)
 
 
-def _dismiss(arena: ArenaAddress) -> None:
+def _dismiss_arena(arena: ArenaAddress) -> None:
     """Dismiss an arena of the node that this runs on."""
     mapped = Arena.attach(arena)
     mapped.dismiss()

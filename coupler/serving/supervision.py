@@ -82,7 +82,7 @@ class Supervision:
         self._failures: dict[int, str] = {}
         self._given_up = ""
         self._losses = Losses()
-        self._dismiss: Callable[[], None] = lambda: None
+        self._dismiss: Callable[[], None] = _nothing
         self._household = Household(address, spans)
         try:
             self.head = self._persistently(self._connected, self._anew)
@@ -90,7 +90,7 @@ class Supervision:
             self._household.abandon()
             raise
 
-    def serve(self, plan: ServicePlan, dismiss: Callable[[], None] = lambda: None) -> None:
+    def serve(self, plan: ServicePlan, dismiss: Callable[[], None] = _nothing) -> None:
         """Start the services, and look after them from now on.
 
         Parameters

@@ -234,6 +234,7 @@ def test_what_a_killed_run_left_behind_is_named_and_what_lives_is_not(tmp_path: 
     (tmp_path / "coupler-ray-dead").mkdir()
     (tmp_path / "coupler-ray-alive").mkdir()
     (tmp_path / f"ompi.{os.getpid()}").mkdir()
+    (tmp_path / "ompi.n7.0").mkdir()  # of a host and a user: nobody's number
     (tmp_path / "ompi.4194305").mkdir()  # above the highest number that Linux gives
     with (tmp_path / "coupler-ray-alive" / "log").open("w") as log:
         child = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=log)

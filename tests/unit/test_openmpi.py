@@ -11,7 +11,7 @@ import pytest
 # Takes part in an MPI job whose shared memory it has mapped, as Open MPI maps it.
 RANK = """
 import mmap, sys
-from coupler.coupling.openmpi import guard
+from coupler.openmpi import guard
 
 file = open(sys.argv[1], "r+b")
 mapped = mmap.mmap(file.fileno(), 0)

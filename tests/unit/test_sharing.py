@@ -304,13 +304,11 @@ def test_who_has_nothing_to_wait_for_waits_for_nobody() -> None:
         for workshop in node.ranks[1:]:
             workshop.leave(2**17 + 1)
 
-        seconds = []
+        started = time.perf_counter()
         for _ in range(100):
-            started = time.perf_counter()
             node.benches[0].help()
-            seconds.append(time.perf_counter() - started)
 
-        assert np.median(seconds) < 1e-3  # on a full machine some are not this process's own
+        assert (time.perf_counter() - started) / 100 < 1e-3
         assert node.benches[0].tally.elements == 0
 
 

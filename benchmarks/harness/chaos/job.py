@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from benchmarks.harness.chaos.faults import Victim
+from coupler.openmpi import abandoned_sessions
 
 _MARK = "COUPLER_CHAOS_MARK"
 _LOOK_SECONDS = 0.1
@@ -155,8 +156,7 @@ def _command(pid: int) -> str:
 def _places() -> set[Path]:
     """Where runs leave something if they do, a job's own folder aside: shared memory, folders of Ray and of mpirun."""
     memory = {path for path in _SHARED_MEMORY.iterdir() if not path.name.startswith(("coupler-", "sm_segment"))}
-    jobs = {path for path in Path("/tmp").glob("ompi.*") if not Path("/proc", path.suffix[1:]).exists()}
-    return memory | jobs | set(Path("/tmp").glob("coupler-ray-*"))
+    return memory | abandoned_sessions(Path("/tmp")) | set(Path("/tmp").glob("coupler-ray-*"))
 
 
 def _used(place: Path) -> bool:

@@ -16,39 +16,32 @@ import time
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from mpi4py import MPI
 
 # Open MPI removes what a job has whose ranks end by themselves, within a moment; ``mpirun`` itself ends after all ranks
 # of all nodes have [s].
 _MOMENT_SECONDS, _LOOK_SECONDS, _LAUNCHER_SECONDS = 2.0, 0.02, 60.0
 
 
-def guard_job(comm: "MPI.Intracomm | None") -> None:
-    """Have what a job has on every node removed if it is still there a moment after the node's first rank has ended.
+def abandoned_sessions(temporary: Path) -> set[Path]:
+    """Give the session folders in a folder for temporary files whose ``mpirun`` is gone. Collective: no."""
+    named = {path: launcher_of(path) for path in temporary.glob("ompi.*")}
+    return {path for path, launcher in named.items() if launcher and not Path(f"/proc/{launcher}").exists()}
 
-    Parameters
-    ----------
-    comm : MPI.Intracomm or None
-        The ranks; None is the world. Where they have a guard already, it stays.
 
-    Collective: yes.
+def launcher_of(session: Path) -> int:
+    """Give the number of the process that a session folder is named after, ``ompi.NUMBER``; 0 where it is no such one.
+
+    Other launchers have folders with other names, ``ompi.HOST.USER`` for one, and see to them themselves.
     """
-    from mpi4py import MPI  # here, as the guard itself is this file and knows nothing of MPI
-
-    node = (comm or MPI.COMM_WORLD).Split_type(MPI.COMM_TYPE_SHARED)
-    if node.rank == 0:
-        guard()
-    node.Free()
+    kind, _, number = session.name.partition(".")
+    return int(number) if kind == "ompi" and number.isdigit() else 0
 
 
 @cache
 def guard() -> "subprocess.Popen[bytes] | None":
     """Start this process's guard, which waits at a pipe that ends with it; None where there is nothing to guard."""
     names, session = _names(), os.environ.get("PMIX_SERVER_TMPDIR", "")
-    if not names and not _launcher(session):
+    if not names and not launcher_of(Path(session)):
         return None
     return subprocess.Popen(
         [sys.executable, "-I", "-S", __file__, session, *sorted(names)],
@@ -65,15 +58,6 @@ def _names() -> set[str]:
     return {name.rpartition(".")[0] for name in mapped}  # without the rank
 
 
-def _launcher(session: str) -> int:
-    """Give the number of the process that a session folder is named after, ``ompi.NUMBER``; 0 where it is no such one.
-
-    Other launchers have folders with other names, and see to them themselves.
-    """
-    kind, _, number = Path(session).name.partition(".")
-    return int(number) if kind == "ompi" and number.isdigit() else 0
-
-
 def main() -> None:
     """Wait for the pipe to close, then for Open MPI; remove what it leaves of what is named on the command line."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
@@ -81,7 +65,7 @@ def main() -> None:
     session, *names = sys.argv[1:]
     launcher = -1
     with suppress(OSError):  # it has ended already, or is in a container that this process does not see into
-        launcher = os.pidfd_open(_launcher(session))
+        launcher = os.pidfd_open(launcher_of(Path(session)))
     sys.stdin.buffer.read()
     _remove_memory(names)
     if launcher >= 0 and select.select([launcher], [], [], _LAUNCHER_SECONDS)[0]:
