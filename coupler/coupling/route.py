@@ -177,7 +177,8 @@ class Route:
     def inputs(self, count: int) -> Floats:
         """Give an array (count, n_in) to gather into, good until the next call: the transport's own if possible."""
         transport = self.transport
-        if transport is None or transport.busy or transport.room(count) < count:
+        # Where a script says who is asked, a question is a part of its call, and would lie on what is left of it.
+        if transport is None or self.absent is not None or transport.busy or transport.room(count) < count:
             # The same pages again and again: fresh ones cost as much as the copy into them.
             if count > len(self._own):
                 self._own = np.empty((count, self._n_in))

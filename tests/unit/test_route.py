@@ -292,6 +292,21 @@ def test_who_went_without_an_answer_goes_without_again_whoever_has_the_element(r
     assert sums.tolist() == record.sums
 
 
+def test_who_was_asked_beside_others_who_were_not_leaves_their_inputs_alone() -> None:
+    given, ids = _elements(CAPACITY)
+    route, asked = _route(), ids >= ids[CAPACITY // 3]  # the first elements belonged to a rank without an answer
+    route.absent = lambda step, call, ids: np.where(asked, Reason.ACCEPTED, Reason.SERVER_LOST).astype(np.uint8)
+    inputs = route.inputs(CAPACITY)
+    inputs[...] = given
+
+    outputs, record = _evaluate(route, inputs, ids)
+
+    np.testing.assert_array_equal(outputs[~asked], _truth(given[~asked], DT))
+    np.testing.assert_array_equal(outputs[asked], _expected(route, given[asked], ids[asked])[0])
+    np.testing.assert_array_equal(inputs, given)
+    assert record.reasons[Reason.SERVER_LOST] == (~asked).sum()
+
+
 def test_audits_are_told_one_by_one_where_somebody_listens() -> None:
     route, (inputs, ids) = _route(), _elements(900)
     told: list[Audits] = []
