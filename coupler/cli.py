@@ -25,6 +25,7 @@ from coupler.summary import STOPPED
 if TYPE_CHECKING:
     from coupler.bench import Row
     from coupler.case import ControllerSection
+    from coupler.learning.registry import ModelCard
     from coupler.simulation import Simulation
     from coupler.summary import Summary
 
@@ -223,25 +224,39 @@ def train(
     ] = None,
     samples: Annotated[int, typer.Option("--samples", min=100, help="most elements to learn from")] = 250_000,
 ) -> None:
-    """Train models on recorded truth, for runs to begin with; the case is that of the first run."""
+    """Train models on recorded truth, alone or on all ranks of mpirun together, for runs to begin with.
+
+    The case is that of the first run.
+    """
     _share_the_node()
     if not (runs[0] / "case.toml").is_file():
         raise ConfigError(f"{runs[0]} is no run folder: it has no case.toml. Give the folder of a run with a tape.")
     case = read_case(runs[0] / "case.toml", settings)
+    from coupler.learning.trainer import Fit, fit_alone
     from coupler.playback.training import TruthTraining
     from coupler.runfolder import claim
 
-    training = TruthTraining(runs, case, seconds=seconds, samples=samples)
-    folder = claim(out, "train", case)
-    cards = training.run(folder)
-    folder.release(finished=True)
+    if launched := _launched():
+        from coupler.coupling.team import assemble, share
+    trainers = assemble() if launched else 1
+    training = TruthTraining(runs, case, seconds=seconds, samples=samples, trainers=trainers)
+
+    def work(fit: Fit) -> "tuple[Path, list[ModelCard]]":
+        folder = claim(out, "train", case)
+        cards = training.run(folder, fit)
+        folder.release(finished=True)
+        return folder.path, cards
+
+    path, cards = share(work, training.candidates) if launched else work(fit_alone)
+    if not _first_rank():
+        return
     for card in cards:
         judged = f"{card.holdout_loss:.3g} on those held out, target {case.controller.target:g}"
         _console.print(
             f"{card.operator}: {card.samples:,} elements, {card.seconds:.0f} s; mean capped error {judged}; "
             f"{card.holdout_accepted:.1%} of them would be accepted"
         )
-    _console.print(f"begin with it: --set learning.start={folder.path}")
+    _console.print(f"begin with it: --set learning.start={path}")
 
 
 @app.command()
@@ -307,13 +322,13 @@ def _share_the_node() -> None:
 
 def _keep_to_itself() -> None:
     """Without a launcher, Open MPI leaves 16 MiB in /dev/shm behind (open-mpi/ompi#13261): one process needs none."""
-    if not any(name in os.environ for name in _RANKS):
+    if not _launched():
         os.environ.setdefault("OMPI_MCA_btl", "self")
 
 
 def _start_ranks(ranks: int, arguments: list[str]) -> int:
     """Start this command on so many ranks, in these surroundings, and give their exit status."""
-    if any(name in os.environ for name in _RANKS):
+    if _launched():
         raise ConfigError("--ranks starts mpirun, and this is under mpirun already: leave one of the two out.")
     from coupler.mpirun import mpirun_command
 
@@ -321,6 +336,10 @@ def _start_ranks(ranks: int, arguments: list[str]) -> int:
     # What one process needs no messages for, several do: see _keep_to_itself.
     surroundings = {name: value for name, value in os.environ.items() if (name, value) != ("OMPI_MCA_btl", "self")}
     return subprocess.run(command, env=surroundings, check=False).returncode
+
+
+def _launched() -> bool:
+    return any(name in os.environ for name in _RANKS)
 
 
 def _first_rank() -> bool:

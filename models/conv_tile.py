@@ -8,10 +8,12 @@ tolerance coordinates (``coupler.models.tolerance``), each output field starting
 import math
 import time
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
@@ -21,7 +23,7 @@ from coupler.models.calibration import calibrate
 from coupler.models.schedule import WARM_LEARNING_RATE, learning_rate_share
 from coupler.models.tolerance import LEAST_RTOL, decode, encode
 from coupler.operator import Signature
-from coupler.surrogate import Prediction, Samples, Surrogate
+from coupler.surrogate import ALONE, Prediction, Samples, Surrogate, Team
 from coupler.tile import Tiled
 
 _CONVOLUTIONS = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3d}
@@ -108,6 +110,15 @@ class ConvTile(Surrogate):
 
         Whenever the training ends, the weights stay that did best on a tenth of the samples the members do not see.
         """
+        self.fit_together(samples, team=ALONE, seed=seed, seconds=seconds)
+
+    @property
+    def most_trainers(self) -> int:
+        """One process per member."""
+        return self.members
+
+    def fit_together(self, samples: Samples, *, team: Team, seed: int, seconds: float | None = None) -> None:
+        """Train some of the members in each process; see :class:`Surrogate`."""
         stop = None if seconds is None else time.thread_time() + seconds
         generator = torch.Generator().manual_seed(seed)
         inputs, dt = self._blocks(torch.from_numpy(samples.inputs)), torch.from_numpy(samples.dt)
@@ -124,7 +135,9 @@ class ConvTile(Surrogate):
         features = self._features(inputs, dt)
         increments = ((target - self.increment_mean) / self.increment_scale).float()
         seen, unseen = (_Lesson(features[rows], increments[rows]) for rows in (order[held_back:], order[:held_back]))
-        self._train(seen, unseen, rate, generator, stop)
+        mine = team.share(self.members)
+        self._train(mine, seen, unseen, rate, team.generator(generator), stop)
+        self._take_over(team.gather([parameter.detach().numpy() for parameter in self._weights_of(mine)]))
         self.fitted.fill_(True)
         calibrate(self, self.score_scale, samples.take((order[:held_back] if held_back else order).numpy()))
 
@@ -159,28 +172,50 @@ class ConvTile(Surrogate):
             hidden = change if layer == first else change + self._cut(hidden, dilation)
         return convolution(hidden, self.weights[first + count], self.biases[first + count])
 
+    def _weights_of(self, members: range) -> list[Tensor]:
+        """Give all weights and biases of some members."""
+        count = len(self.dilations) + 1
+        places = range(members.start * count, members.stop * count)
+        return [each[place] for place in places for each in (self.weights, self.biases)]
+
+    @torch.no_grad()
+    def _take_over(self, taught: Sequence[Sequence[NDArray[np.float32]]]) -> None:
+        """Take the weights that the processes of a team have taught, by rank."""
+        found = chain.from_iterable(taught)
+        for parameter, values in zip(self._weights_of(range(self.members)), found, strict=True):
+            parameter.copy_(torch.from_numpy(values))
+
     def _train(
-        self, seen: "_Lesson", unseen: "_Lesson", rate: float, generator: torch.Generator, stop: float | None
+        self,
+        members: range,
+        seen: "_Lesson",
+        unseen: "_Lesson",
+        rate: float,
+        generator: torch.Generator,
+        stop: float | None,
     ) -> None:
         count = len(seen.features)
         batch = min(self.batch, math.ceil(count / 8))
         total = self.epochs * (count // batch)
-        optimizer, best = torch.optim.Adam(self.parameters(), lr=rate), BestWeights(self.parameters())
+        weights = self._weights_of(members)
+        optimizer, best = torch.optim.Adam(weights, lr=rate), BestWeights(weights)
         start, next_trial = time.thread_time(), _TRIED_FROM
-        for step, rows in enumerate(self._batches(count, batch, generator)):
+        for step, rows in enumerate(_batches(len(members), count, batch, generator)):
             progress = step / total if stop is None else (time.thread_time() - start) / max(stop - start, 1e-9)
             if progress >= next_trial:
-                best.offer(self._loss_on(unseen))
+                best.offer(self._loss_on(unseen, members))
                 next_trial = progress + (1 - _TRIED_FROM) / _TRIALS
             if progress >= 1:
                 break
             optimizer.param_groups[0]["lr"] = rate * learning_rate_share(progress)
             optimizer.zero_grad()
-            for member, mine in enumerate(rows):  # one after the other: they share nothing but the cache
+            for member, mine in zip(
+                members, rows, strict=True
+            ):  # one after the other: they share nothing but the cache
                 self._loss(member, *self._part(seen, mine, generator)).backward()
             optimizer.step()
         optimizer.zero_grad()
-        best.offer(self._loss_on(unseen))
+        best.offer(self._loss_on(unseen, members))
         best.restore()
 
     def _part(self, seen: "_Lesson", rows: Tensor, generator: torch.Generator) -> "_Lesson":
@@ -199,17 +234,10 @@ class ConvTile(Surrogate):
         return torch.sqrt(1 + error.square()).mean()
 
     @torch.no_grad()
-    def _loss_on(self, unseen: "_Lesson") -> float:
-        """Give the mean loss of the members on what they do not see; no number if there is nothing."""
-        losses = [self._loss(member, unseen.features, unseen.increments) for member in range(self.members)]
+    def _loss_on(self, unseen: "_Lesson", members: range) -> float:
+        """Give the mean loss of members on what they do not see; no number if there is nothing."""
+        losses = [self._loss(member, unseen.features, unseen.increments) for member in members]
         return float(torch.stack(losses).mean())
-
-    def _batches(self, count: int, batch: int, generator: torch.Generator) -> Iterator[Tensor]:
-        """Row numbers (members, batch) without end; every member goes through the samples in its own order."""
-        while True:
-            orders = torch.stack([torch.randperm(count, generator=generator) for _ in range(self.members)])
-            for start in range(0, count - batch + 1, batch):
-                yield orders[:, start : start + batch]
 
     def _set_scales(self, inputs: Tensor, dt: Tensor, target: Tensor) -> None:
         """Take all scales from the first samples, one per field; later ones keep them."""
@@ -275,6 +303,14 @@ class _Lesson(NamedTuple):
 
     features: Tensor
     increments: Tensor
+
+
+def _batches(members: int, count: int, batch: int, generator: torch.Generator) -> Iterator[Tensor]:
+    """Row numbers (members, batch) without end; every member goes through the samples in its own order."""
+    while True:
+        orders = torch.stack([torch.randperm(count, generator=generator) for _ in range(members)])
+        for start in range(0, count - batch + 1, batch):
+            yield orders[:, start : start + batch]
 
 
 def _tiled(signature: Signature) -> Tiled:

@@ -20,7 +20,7 @@ from coupler.models.coordinates import Coordinates
 from coupler.models.residual_nets import Division
 from coupler.models.schedule import WARM_LEARNING_RATE, learning_rate_share
 from coupler.operator import Signature
-from coupler.surrogate import Prediction, Samples, Surrogate
+from coupler.surrogate import ALONE, Prediction, Samples, Surrogate, Team
 
 try:
     from neuralop.models import FNO as _Package  # noqa: N811
@@ -104,6 +104,15 @@ class FNO(Surrogate):
 
         A model whose scales the samples have outgrown starts anew.
         """
+        self.fit_together(samples, team=ALONE, seed=seed, seconds=seconds)
+
+    @property
+    def most_trainers(self) -> int:
+        """One process per sample of a batch."""
+        return self.batch
+
+    def fit_together(self, samples: Samples, *, team: Team, seed: int, seconds: float | None = None) -> None:
+        """Train the network on a part of every batch in each process; see :class:`Surrogate`."""
         start = time.thread_time()
         generator = torch.Generator().manual_seed(seed)
         inputs, dt, truth = (torch.from_numpy(part) for part in (samples.inputs, samples.dt, samples.truth))
@@ -118,7 +127,7 @@ class FNO(Surrogate):
         blocks = self.layout.blocks(self.coordinates.read(inputs, dt))
         wanted = self.coordinates.wanted(inputs, truth)
         left = math.inf if seconds is None else seconds - (time.thread_time() - start)
-        self._train(blocks, wanted, division, rate, left, generator)
+        self._train(blocks, wanted, division, rate, left, generator, team)
         self.fitted.fill_(True)
         calibrate(self, self.score_scale, samples.take(division.judged.numpy()))
 
@@ -151,22 +160,27 @@ class FNO(Surrogate):
         rate: float,
         seconds: float,
         generator: torch.Generator,
+        team: Team,
     ) -> None:
         seen, unseen = division.seen, division.judged
         batch = max(1, min(self.batch, len(seen) // 4))
         total = self.epochs * math.ceil(len(seen) / batch)
         optimizer, best = torch.optim.Adam(self.network.parameters(), lr=rate), BestWeights(self.network.parameters())
-        start, progress, next_trial, step = time.thread_time(), 0.0, _TRIED_FROM, 0
+        start, progress, next_trial, step, spent = time.thread_time(), 0.0, _TRIED_FROM, 0, torch.zeros(1)
         while progress < 1:
             for rows in torch.randperm(len(seen), generator=generator).split(batch):
                 if progress >= 1:
                     break
                 optimizer.param_groups[0]["lr"] = rate * learning_rate_share(progress)
                 optimizer.zero_grad()
-                self._loss(blocks[seen[rows]], wanted[seen[rows]]).backward()
+                mine = seen[team.deal(rows)]
+                self._loss(blocks[mine], wanted[mine]).backward()
+                spent[0] = (time.thread_time() - start) / max(seconds, 1e-9)
+                # What is spent of the time, too: all end at the same step.
+                team.average([*(each.grad for each in self.network.parameters() if each.grad is not None), spent])
                 optimizer.step()
                 step += 1
-                progress = step / total if seconds == math.inf else (time.thread_time() - start) / max(seconds, 1e-9)
+                progress = step / total if seconds == math.inf else float(spent)
                 if progress >= next_trial:
                     best.offer(self._loss_without_gradient(blocks[unseen], wanted[unseen]))
                     next_trial = progress + (1 - _TRIED_FROM) / _TRIALS

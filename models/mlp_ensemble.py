@@ -28,7 +28,7 @@ from coupler.models.coordinates import SCALE, Coordinates, add_increments, put_f
 from coupler.models.doubt import LearnedDoubt, doubt_lanes
 from coupler.models.residual_nets import ResidualNets, Taught, Training, teach
 from coupler.operator import Signature
-from coupler.surrogate import Forward, Prediction, Samples, Surrogate
+from coupler.surrogate import ALONE, Forward, Prediction, Samples, Surrogate, Team
 
 # Share of the elements held back whose spread is usual.
 _USUAL = 0.99
@@ -99,8 +99,17 @@ class MLPEnsemble(Surrogate):
 
         A model whose scales the samples have outgrown starts anew.
         """
-        plan = self.plan._replace(seconds=seconds)
-        taught = teach(self.nets, self.coordinates, samples, plan, seed=seed, known=bool(self.fitted))
+        self.fit_together(samples, team=ALONE, seed=seed, seconds=seconds)
+
+    @property
+    def most_trainers(self) -> int:
+        """One process per member."""
+        return self.members
+
+    def fit_together(self, samples: Samples, *, team: Team, seed: int, seconds: float | None = None) -> None:
+        """Train some of the members in each process; see :class:`Surrogate`."""
+        plan, known = self.plan._replace(seconds=seconds), bool(self.fitted)
+        taught = teach(self.nets, self.coordinates, samples, plan, seed=seed, known=known, team=team)
         if self.doubt is not None:
             self._learn_doubt(self.doubt, taught)
         self.fitted.fill_(True)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -15,7 +16,7 @@ from coupler.models.best import BestWeights
 from coupler.models.coordinates import Coordinates
 from coupler.models.schedule import WARM_LEARNING_RATE, learning_rate_share
 from coupler.models.soap import StackedSoap
-from coupler.surrogate import Samples
+from coupler.surrogate import ALONE, Samples, Team
 
 # Share of the samples the nets do not see, to compare their doubt with their error; never more than needed.
 _HELD_BACK, _HELD_BACK_MOST = 0.1, 2000
@@ -179,6 +180,44 @@ class ResidualNets(torch.nn.Module):
         best.offer(self._loss_on(unseen, scale))
         best.restore()
 
+    @torch.no_grad()
+    def train_apart(
+        self,
+        lesson: Lesson,
+        division: Division,
+        scale: Tensor,
+        plan: Training,
+        generator: torch.Generator,
+        team: Team,
+    ) -> None:
+        """Train some of the nets in each process of a team, as :meth:`train_on` does; all processes get all of them.
+
+        Not a part of every batch each: most of a step is the optimizer's, which every process would have to do.
+
+        Parameters
+        ----------
+        lesson, division, scale, plan, generator
+            As there.
+        team : Team
+            No more processes than there are nets.
+
+        Collective: yes, over the team.
+        """
+        mine = self._part(team.share(self.members))
+        with torch.enable_grad():
+            mine.train_on(lesson, division, scale, plan, team.generator(generator))
+        taught = team.gather([parameter.detach().numpy() for parameter in mine.parameters()])
+        for parameter, *parts in zip(self.parameters(), *taught, strict=True):
+            parameter.copy_(torch.from_numpy(np.concatenate(parts)))
+
+    def _part(self, members: range) -> "ResidualNets":
+        """Give copies of some of the nets."""
+        width, depth = self.weights[0].shape[2], len(self.weights) - 2
+        part = ResidualNets(len(members), self.weights[0].shape[1], width, depth, self.weights[-1].shape[2])
+        for copy, parameter in zip(part.parameters(), self.parameters(), strict=True):
+            copy.copy_(parameter[members.start : members.stop])
+        return part
+
     def _loss(self, lesson: Lesson, scale: Tensor) -> Tensor:
         """Pseudo-Huber: quadratic below one tolerance, where it is good enough, linear above."""
         error = (self(lesson.features) - lesson.answers) * scale
@@ -210,7 +249,14 @@ class Taught(NamedTuple):
 
 
 def teach(
-    nets: ResidualNets, coordinates: Coordinates, samples: Samples, plan: Training, *, seed: int, known: bool
+    nets: ResidualNets,
+    coordinates: Coordinates,
+    samples: Samples,
+    plan: Training,
+    *,
+    seed: int,
+    known: bool,
+    team: Team = ALONE,
 ) -> Taught:
     """Train nets on the increments of samples, further from what they know, or anew where the scales are outgrown.
 
@@ -228,6 +274,8 @@ def teach(
         Of all draws.
     known : bool
         Whether the nets have been trained before.
+    team : Team, optional
+        Processes that train some of the nets each.
     """
     start = time.thread_time()
     generator = torch.Generator().manual_seed(seed)
@@ -244,7 +292,11 @@ def teach(
     lesson = Lesson(coordinates.read(inputs, dt), coordinates.wanted(inputs, truth))
     left = None if plan.seconds is None else plan.seconds - (time.thread_time() - start)
     rest = plan._replace(rate=rate, seconds=left)
-    nets.train_on(lesson, division, coordinates.increment_scale.float(), rest, generator)
+    scale = coordinates.increment_scale.float()
+    if team.size > 1:
+        nets.train_apart(lesson, division, scale, rest, generator, team)
+    else:
+        nets.train_on(lesson, division, scale, rest, generator)
     return Taught(Samples(inputs.numpy(), samples.dt, truth.numpy()), lesson, division)
 
 

@@ -98,17 +98,19 @@ def together(comm: MPI.Intracomm, work: Callable[[], T]) -> T:
     except Exception as error:  # noqa: BLE001, whatever it is, the other ranks must hear of it
         traceback.print_exc()
         failure = CouplerError(f"rank {comm.rank}: {type(error).__name__}: {error}")
-    _meet(comm)
+    meet(comm)
     for one in comm.allgather(failure):
         if one is not None:
             raise one
     return result  # type: ignore[return-value]
 
 
-def _meet(comm: MPI.Intracomm) -> None:
+def meet(comm: MPI.Intracomm) -> None:
     """Wait for all ranks without taking a core: what one of them waits for may need it, as servers do that start.
 
     A blocking call of MPI spins. At the priority of ranks that leaves actors of a Ray cluster, which are nice, nothing.
+
+    Collective: yes, over ``comm``.
     """
     everyone, pause = comm.Ibarrier(), _SHORTEST_SECONDS
     while not everyone.Test():

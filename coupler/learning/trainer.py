@@ -3,7 +3,7 @@
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -109,6 +109,18 @@ class TrainingOutcome(BaseModel):
     sentence: str
 
 
+class Fit(Protocol):
+    """A way to have a surrogate fitted."""
+
+    def __call__(self, candidate: Surrogate, samples: Samples, *, seed: int, seconds: float | None) -> None:
+        """Fit it, like :meth:`Surrogate.fit`."""
+
+
+def fit_alone(candidate: Surrogate, samples: Samples, *, seed: int, seconds: float | None) -> None:
+    """Fit a surrogate in this process. Collective: no."""
+    candidate.fit(samples, seed=seed, seconds=seconds)
+
+
 @dataclass(frozen=True)
 class _Judgement:
     """A version's answers to held-out elements, and their mean capped error."""
@@ -126,13 +138,15 @@ class _Trained:
     seconds: float
 
 
-def train(task: TrainingTask) -> TrainingOutcome:
+def train(task: TrainingTask, fit: Fit = fit_alone) -> TrainingOutcome:
     """Train a candidate from the incumbent and register it if it is better.
 
     Parameters
     ----------
     task : TrainingTask
         What to train on and from; with ``seconds=None`` the outcome's weights depend on nothing else.
+    fit : callable
+        Fits the candidate; others may help.
 
     Returns
     -------
@@ -156,7 +170,7 @@ def train(task: TrainingTask) -> TrainingOutcome:
     before = None if incumbent is None else _judge(incumbent, judging, task.cap)
     candidate = _starting_point(task, registry, signature)
     fit_start = time.perf_counter()
-    candidate.fit(training, seed=task.seed, seconds=task.seconds)
+    fit(candidate, training, seed=task.seed, seconds=task.seconds)
     fit_seconds = time.perf_counter() - fit_start
     after = _judge(candidate, judging, task.cap)
     few = f"; only {len(judging)} held-out elements could tell" if len(judging) < _FEW_JUDGED else ""

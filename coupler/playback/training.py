@@ -1,7 +1,7 @@
 """Training on the truth of runs: models for their operators, with which other runs begin (``learning.start``)."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
@@ -14,7 +14,7 @@ from coupler.errors import ConfigError, CouplerError, did_you_mean
 from coupler.learning.registry import ModelCard
 from coupler.learning.samples import SampleBatch
 from coupler.learning.store import SampleStore
-from coupler.learning.trainer import TrainingTask, train
+from coupler.learning.trainer import Fit, TrainingTask, fit_alone, train
 from coupler.operator import Signature
 from coupler.playback.kept import KeptTruth
 from coupler.runfolder import RunFolder
@@ -65,18 +65,23 @@ class TruthTraining:
     samples : int
         Most elements per operator to learn from, as many of each run: half of them drawn alike, half spread over the
         regions of the inputs, so that rare ones are there.
+    trainers : int
+        Processes that will share the trainings.
 
     Raises
     ------
     ConfigError
-        If a run has no truth, that of an operator is of different ones, or the case names an operator that has none.
+        If a run has no truth, that of an operator is of different ones, the case names an operator that has none, or
+        its surrogate cannot be trained by so many processes.
     CouplerError
         If one is damaged.
     PluginError
         If the surrogate cannot be built.
     """
 
-    def __init__(self, runs: Sequence[Path], case: Case, *, seconds: float | None, samples: int) -> None:
+    def __init__(
+        self, runs: Sequence[Path], case: Case, *, seconds: float | None, samples: int, trainers: int = 1
+    ) -> None:
         self._case, self._seconds, self._samples = case, seconds, samples
         self._truths: dict[str, list[Truth]] = {}
         for truth in (truth for run in runs for truth in _truths(run)):
@@ -85,17 +90,24 @@ class TruthTraining:
             if name not in self._truths:
                 raise ConfigError(f'[operator.{name}]: no run has truth of "{name}".{did_you_mean(name, self._truths)}')
         self._signatures = {name: _signature(mine, case) for name, mine in self._truths.items()}
-        surrogate = plugin.load(case.surrogate.name, Surrogate)
-        for signature in self._signatures.values():
-            plugin.build(surrogate, case.surrogate.params, signature, key="surrogate.params")
+        for candidate in self.candidates():
+            _check_trainers(candidate, trainers)
 
-    def run(self, folder: RunFolder) -> list[ModelCard]:
+    def candidates(self) -> Iterator[Surrogate]:
+        """Build the surrogate of every operator, as it is before it is trained, in the order of the trainings."""
+        surrogate = plugin.load(self._case.surrogate.name, Surrogate)
+        for signature in self._signatures.values():
+            yield plugin.build(surrogate, self._case.surrogate.params, signature, key="surrogate.params")
+
+    def run(self, folder: RunFolder, fit: Fit = fit_alone) -> list[ModelCard]:
         """Train, and leave the models in a folder that a run can begin with; of a training that fails nothing is left.
 
         Parameters
         ----------
         folder : RunFolder
             Claimed for it.
+        fit : callable
+            Fits the surrogates; others may help.
 
         Returns
         -------
@@ -113,14 +125,14 @@ class TruthTraining:
 
         torch.set_num_threads(self._case.surrogate.threads)
         try:
-            return [self._train(name, folder) for name in self._truths]
+            return [self._train(name, folder, fit) for name in self._truths]
         except BaseException:
             for made in (folder.samples, folder.models):
                 shutil.rmtree(made, ignore_errors=True)
             folder.abandon()
             raise
 
-    def _train(self, name: str, folder: RunFolder) -> ModelCard:
+    def _train(self, name: str, folder: RunFolder, fit: Fit) -> ModelCard:
         case, signature = self._case, self._signatures[name]
         samples = _joined(self._truths[name], _CHOICE * self._samples)
         SampleStore(folder.samples, name, signature).append(samples)
@@ -142,11 +154,22 @@ class TruthTraining:
                 target=case.controller.target,
                 step=0,
                 incumbent=None,
-            )
+            ),
+            fit,
         )
         if outcome.candidate is None:
             raise CouplerError(f'The truth of "{name}" gives no model: {outcome.sentence}.')
         return outcome.candidate
+
+
+def _check_trainers(surrogate: Surrogate, trainers: int) -> None:
+    most = surrogate.most_trainers
+    if trainers > most:
+        name, so_many = type(surrogate).__name__, "one process" if most == 1 else f"at most {most} processes"
+        raise ConfigError(
+            f"{name} is trained by {so_many} with these parameters, and this is one of {trainers}: type "
+            + ("coupler train without mpirun." if most == 1 else f"mpirun -n {most} coupler train.")
+        )
 
 
 def _truths(run: Path) -> Sequence[Truth]:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.e2e, pytest.mark.ray]
 
 HEAT = Path(__file__).with_name("heat.toml")
+PLUGINS = Path(__file__).with_name("plugins")
 PHYSICS = ("controller.mode=physics", "output.tape=true")
 ANSWERED = "controller.mode=surrogate"
 OFF, COLLECT = "learning.mode=off", "learning.mode=collect"
@@ -215,6 +216,43 @@ def test_a_training_that_fails_leaves_nothing(couple: "Couple", tmp_path: Path) 
     with pytest.raises(CouplerError, match="are too few"):
         command("train", str(few.path), "--out", str(tmp_path / "trained"))
 
+    assert not (tmp_path / "trained").exists()
+
+
+def test_ranks_train_together_to_the_same_bits_every_time(
+    couple: "Couple", taped: "RunFiles", mpirun: "MpiRun", tmp_path: Path
+) -> None:
+    for name in ("one", "two"):
+        words = ("train", str(taped.path), "--set", "surrogate.params.members=2", "--out", name, "--samples", "9000")
+        finished = mpirun(2, "-m", "coupler", *words)
+        assert finished.returncode == 0, finished.stdout
+        assert finished.stdout.count("learning.start=") == 1
+
+    run = couple("heat.toml", 2, from_trained(tmp_path / "one"), "surrogate.params.members=2", ANSWERED, OFF)
+
+    one, two = (Registry(tmp_path / name / "models").card("exchange", 1).sha256 for name in ("one", "two"))
+    assert one == two == run.summary.models[0].sha256
+
+
+@pytest.mark.parametrize(
+    ("settings", "ranks", "sentence"),
+    [
+        ((), 2, "MLPEnsemble is trained by one process"),
+        (("surrogate.params.members=2",), 3, "at most 2 processes with these parameters, and this is one of 3"),
+        ((f"surrogate.name={PLUGINS}/models.py:Apart", "surrogate.params={}"), 2, "ArithmeticError: rank 1 has lost"),
+    ],
+    ids=["one member", "more ranks than members", "a rank whose fit fails"],
+)
+@pytest.mark.usefixtures("nothing_left_behind")
+def test_ranks_that_cannot_train_together_say_why_and_end(
+    taped: "RunFiles", mpirun: "MpiRun", tmp_path: Path, settings: tuple[str, ...], ranks: int, sentence: str
+) -> None:
+    chosen = [word for setting in settings for word in ("--set", setting)]
+
+    finished = mpirun(ranks, "-m", "coupler", "train", str(taped.path), *chosen, "--out", "trained", timeout=60)
+
+    assert finished.returncode != 0
+    assert finished.stdout.count(sentence) == 1, finished.stdout
     assert not (tmp_path / "trained").exists()
 
 

@@ -90,3 +90,14 @@ class Poisonous(Exact):
         if self.file.exists():
             os._exit(1)
         return super().predict(inputs, dt)
+
+
+class Apart(Exact):
+    """Is trained by two processes, of which the second fails."""
+
+    most_trainers = 2
+
+    def fit_together(self, samples, *, team, seed, seconds=None):
+        if team.rank == 1:
+            raise ArithmeticError("rank 1 has lost its samples")
+        team.gather(None)
