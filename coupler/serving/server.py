@@ -10,8 +10,9 @@ from coupler.serving.actor import Actor
 from coupler.serving.modelplan import ModelPlan, Wanted
 
 _log = logging.getLogger("coupler")
-# How long an idle server sleeps before it looks again whether it should stop [s].
-_IDLE_SECONDS = 0.2
+# How long an idle server sleeps if nobody rings, as questions and the end do [s]. What it learns meanwhile is there for
+# the first question after that; on some machines a waking sleeper costs as much as many questions.
+_IDLE_SECONDS = 1.0
 
 
 class Server(Actor):
