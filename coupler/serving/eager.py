@@ -22,6 +22,8 @@ CHUNK_ROWS = 2048
 _CHUNK_VALUES = 2**17
 # A model that takes longer for one chunk [s] is not asked for a comparison of sizes.
 _PATIENCE_SECONDS = 0.25
+# So many rows tell whether another size rounds alike, at least.
+_TRIED_ROWS = 512
 
 
 def chunk_rows(n_in: int) -> int:
@@ -92,23 +94,37 @@ class TorchForm:
         A model that cannot answer, or is slow, is asked once; it keeps the largest size.
         """
         started = time.perf_counter()
-        whole = self._trial(samples, self._most)
-        if whole is None or time.perf_counter() - started > _PATIENCE_SECONDS:
+        if not self._answers(samples, self._most) or time.perf_counter() - started > _PATIENCE_SECONDS:
             return
-        self._trial(samples, self._most)
-        equal = [size for size in buckets if size < self._most and self._trial(samples, size) == whole]
+        whole = [(part.mean.copy(), part.score.copy()) for part in samples]
+        equal = [size for size in buckets if size < self._most and self._agrees(whole, samples, size)]
         self._buckets = (*equal, self._most)
 
-    def _trial(self, samples: Sequence[Rows], size: int) -> bytes | None:
-        """Answer the samples in batches of one size; None if the model does not."""
+    def _agrees(
+        self, whole: Sequence[tuple[NDArray[np.float64], NDArray[np.float64]]], samples: Sequence[Rows], size: int
+    ) -> bool:
+        """Whether batches of a size get the answers that their rows have in the largest one: some, from all over it."""
+        for part, (mean, score) in zip(samples, whole, strict=True):
+            part.mean[...], part.score[...] = mean, score
+        pieces = [piece for part in samples for piece in cut(part, size)]
+        some = [*pieces[:: max(size * len(pieces) // _TRIED_ROWS, 1)], pieces[-1]]
+        for piece in some:
+            piece.mean[...], piece.score[...] = math.nan, math.nan
+        return self._answers(some, size) and all(
+            part.mean.tobytes() == mean.tobytes() and part.score.tobytes() == score.tobytes()
+            for part, (mean, score) in zip(samples, whole, strict=True)
+        )
+
+    def _answers(self, parts: Sequence[Rows], size: int) -> bool:
+        """Answer rows in batches of one size; say whether the model does."""
         self._buckets = (size,)
         try:
-            self([piece for part in samples for piece in cut(part, size)])
+            self([piece for part in parts for piece in cut(part, size)])
         except Exception:  # noqa: BLE001, a user's model may raise anything, and does so again when it is asked
-            return None
+            return False
         finally:
             self._buckets = (self._most,)
-        return b"".join(part.mean.tobytes() + part.score.tobytes() for part in samples)
+        return True
 
     def _answer(self, batch: Batch) -> None:
         with torch.inference_mode(), self._precision():
