@@ -236,9 +236,7 @@ def train(
     from coupler.playback.training import TruthTraining
     from coupler.runfolder import claim
 
-    if launched := _launched():
-        from coupler.coupling.team import assemble, share
-    trainers = assemble() if launched else 1
+    trainers = _ranks()
     training = TruthTraining(runs, case, seconds=seconds, samples=samples, trainers=trainers)
 
     def work(fit: Fit) -> "tuple[Path, list[ModelCard]]":
@@ -247,7 +245,12 @@ def train(
         folder.release(finished=True)
         return folder.path, cards
 
-    path, cards = share(work, training.candidates) if launched else work(fit_alone)
+    if trainers > 1:
+        from coupler.coupling.team import in_team
+
+        path, cards = in_team(work, training.candidates)
+    else:
+        path, cards = work(fit_alone)
     if not _first_rank():
         return
     for card in cards:
@@ -340,6 +343,17 @@ def _start_ranks(ranks: int, arguments: list[str]) -> int:
 
 def _launched() -> bool:
     return any(name in os.environ for name in _RANKS)
+
+
+def _ranks() -> int:
+    """Give how many of them there are, and see to what they leave behind if they are killed."""
+    if not _launched():
+        return 1
+    from coupler.coupling import guard_job
+    from coupler.coupling.team import team_size
+
+    guard_job(None)
+    return team_size()
 
 
 def _first_rank() -> bool:

@@ -1,9 +1,8 @@
 """Surrogates: torch modules that answer for an operator, and what they learn from."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -11,8 +10,7 @@ from numpy.typing import NDArray
 
 from coupler.errors import PluginError
 from coupler.operator import Signature
-
-Value = TypeVar("Value")
+from coupler.team import Team
 
 
 class Prediction(NamedTuple):
@@ -83,66 +81,6 @@ class Forward(Protocol):
         """
 
 
-class Team(ABC):
-    """The processes that share a training, as each of them sees it.
-
-    Parameters
-    ----------
-    rank, size : int
-        Number of this process, and how many there are.
-    """
-
-    def __init__(self, rank: int, size: int) -> None:
-        self.rank, self.size = rank, size
-
-    def share(self, count: int) -> range:
-        """Give those of so many things that are this process's: as even as can be, in the order of the ranks."""
-        return range(self.rank * count // self.size, (self.rank + 1) * count // self.size)
-
-    def generator(self, common: torch.Generator) -> torch.Generator:
-        """Give this process a generator of its own, from one that all have alike; alone that one itself."""
-        seeds = torch.randint(2**62, (self.size,), generator=common) if self.size > 1 else None
-        return common if seeds is None else torch.Generator().manual_seed(int(seeds[self.rank]))
-
-    def deal(self, rows: torch.Tensor) -> torch.Tensor:
-        """Give those of a batch's rows, numbered along the last dimension, that are this process's.
-
-        All of them, where they are fewer than the processes.
-        """
-        return rows if rows.shape[-1] < self.size else rows[..., self.rank :: self.size]
-
-    @abstractmethod
-    def gather(self, value: Value) -> list[Value]:
-        """Give the values of all processes, by rank, to each of them. Who comes first waits for the others asleep.
-
-        Collective: yes.
-        """
-
-    @abstractmethod
-    def average(self, tensors: Sequence[torch.Tensor]) -> None:
-        """Replace tensors, as gradients, by their means over the processes: float32 or complex64, the same bits on all.
-
-        Collective: yes.
-        """
-
-
-class Alone(Team):
-    """A team of one."""
-
-    def __init__(self) -> None:
-        super().__init__(rank=0, size=1)
-
-    def gather(self, value: Value) -> list[Value]:
-        """Give the only value there is. Collective: no."""
-        return [value]
-
-    def average(self, tensors: Sequence[torch.Tensor]) -> None:
-        """Leave the tensors as they are. Collective: no."""
-
-
-ALONE = Alone()
-
-
 class Surrogate(torch.nn.Module, ABC):
     """A model of an operator: ``predict`` answers, ``fit`` learns. Subclass it; scaling belongs to the module.
 
@@ -185,7 +123,7 @@ class Surrogate(torch.nn.Module, ABC):
 
         All of them call it with the same samples, weights and seed, and all must come to the same weights: by teaching
         some members of an ensemble each and gathering what was taught, or by going through a part of every batch each
-        and averaging the gradients. What comes out may hang on how many they are.
+        and averaging the gradients. What comes out may hang on how many they are; one alone learns what ``fit`` does.
 
         Parameters
         ----------

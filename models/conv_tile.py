@@ -23,7 +23,8 @@ from coupler.models.calibration import calibrate
 from coupler.models.schedule import WARM_LEARNING_RATE, learning_rate_share
 from coupler.models.tolerance import LEAST_RTOL, decode, encode
 from coupler.operator import Signature
-from coupler.surrogate import ALONE, Prediction, Samples, Surrogate, Team
+from coupler.surrogate import Prediction, Samples, Surrogate
+from coupler.team import ALONE, Team
 from coupler.tile import Tiled
 
 _CONVOLUTIONS = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3d}

@@ -20,7 +20,8 @@ from coupler.models.coordinates import Coordinates
 from coupler.models.residual_nets import Division
 from coupler.models.schedule import WARM_LEARNING_RATE, learning_rate_share
 from coupler.operator import Signature
-from coupler.surrogate import ALONE, Prediction, Samples, Surrogate, Team
+from coupler.surrogate import Prediction, Samples, Surrogate
+from coupler.team import ALONE, Team
 
 try:
     from neuralop.models import FNO as _Package  # noqa: N811
@@ -177,7 +178,9 @@ class FNO(Surrogate):
                 self._loss(blocks[mine], wanted[mine]).backward()
                 spent[0] = (time.thread_time() - start) / max(seconds, 1e-9)
                 # What is spent of the time, too: all end at the same step.
-                team.average([*(each.grad for each in self.network.parameters() if each.grad is not None), spent])
+                team.average(
+                    [*(each.grad for each in self.network.parameters() if each.grad is not None), spent], len(mine)
+                )
                 optimizer.step()
                 step += 1
                 progress = step / total if seconds == math.inf else float(spent)

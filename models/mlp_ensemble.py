@@ -28,7 +28,8 @@ from coupler.models.coordinates import SCALE, Coordinates, add_increments, put_f
 from coupler.models.doubt import LearnedDoubt, doubt_lanes
 from coupler.models.residual_nets import ResidualNets, Taught, Training, teach
 from coupler.operator import Signature
-from coupler.surrogate import ALONE, Forward, Prediction, Samples, Surrogate, Team
+from coupler.surrogate import Forward, Prediction, Samples, Surrogate
+from coupler.team import ALONE, Team
 
 # Share of the elements held back whose spread is usual.
 _USUAL = 0.99

@@ -16,7 +16,8 @@ from coupler.models.best import BestWeights
 from coupler.models.coordinates import Coordinates
 from coupler.models.schedule import WARM_LEARNING_RATE, learning_rate_share
 from coupler.models.soap import StackedSoap
-from coupler.surrogate import ALONE, Samples, Team
+from coupler.surrogate import Samples
+from coupler.team import ALONE, Team
 
 # Share of the samples the nets do not see, to compare their doubt with their error; never more than needed.
 _HELD_BACK, _HELD_BACK_MOST = 0.1, 2000

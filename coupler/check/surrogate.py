@@ -22,6 +22,7 @@ from coupler.records import Rows
 from coupler.serving.forms import ALLOWED_DIFFERENCE
 from coupler.serving.predictor import CHUNK_ROWS, Predictor
 from coupler.surrogate import Prediction, Samples, Surrogate
+from coupler.team import ALONE
 from coupler.tile import Tile, Tiled
 
 _SAMPLES = 400
@@ -245,6 +246,16 @@ def _fits_repeatably(case: SurrogateCase) -> str:
     return "the same samples and seed gave other weights: draw everything random from the seed."
 
 
+def _one_of_a_team_learns_alike(case: SurrogateCase) -> str:
+    surrogate = case.built()
+    if surrogate.most_trainers == 1:
+        return ""
+    surrogate.fit_together(case.copy_of_samples(), team=ALONE, seed=_SEED)
+    if _saved(surrogate) == _saved(case.fitted):
+        return ""
+    return "fit_together with a team of one gave other weights than fit: both must teach the same."
+
+
 def _saved(surrogate: Surrogate) -> bytes:
     return save({name: value.contiguous() for name, value in surrogate.state_dict().items()})
 
@@ -273,4 +284,9 @@ _LINES = (
     ),
     Line("saved as safetensors and loaded again it gives the same bits", _survives_saving, needs=(_is_repeatable,)),
     Line("the same samples and seed give the same weights, bitwise", _fits_repeatably, needs=(_fits,)),
+    Line(
+        "if several processes can train it, one alone learns what fit does, bitwise",
+        _one_of_a_team_learns_alike,
+        needs=(_fits_repeatably,),
+    ),
 )

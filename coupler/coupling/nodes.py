@@ -132,14 +132,15 @@ def part(message: str, code: int) -> NoReturn:
     Collective: yes, if all goes well; a rank that waits in vain ends the others.
     """
     comm = MPI.COMM_WORLD
-    if MPI.Is_finalized() or comm.size == 1 or comm.rank == 0:
+    said = MPI.Is_finalized() or comm.size == 1 or comm.rank == 0
+    if said:
         print(message, file=sys.stderr, flush=True)
     if not MPI.Is_finalized() and comm.size > 1:
         everyone = comm.Ibarrier()
         ends = time.monotonic() + _PARTING_SECONDS
         while not everyone.Test():
             if time.monotonic() > ends:
-                abort(message, code)
+                abort("" if said else message, code)
             time.sleep(_LOOK_SECONDS)
     sys.exit(code)
 

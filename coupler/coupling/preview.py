@@ -64,16 +64,15 @@ def preview(operator: Operator, inputs: Floats, dt: float) -> PreviewCosts:
         seconds = _timed(partial(operator.evaluate_truth, inputs[:count], dt))
         if seconds > _most_asking(min(count, len(inputs))):
             return PreviewCosts(min(count, len(inputs)), seconds, 0.0, dear=True)
-    started = time.perf_counter()
     truth = operator.evaluate_truth(inputs, dt)
-    seconds = time.perf_counter() - started
-    # Once says enough where it is far from what asking takes; the few may have been cheap ones, as fresh gas is.
-    tries = 0 if seconds > _most_asking(len(inputs)) else _TRIES
+    seconds = _timed(partial(operator.evaluate_truth, inputs, dt))
+    # Twice says enough where it is more than asking takes; the few may have been cheap ones, as fresh gas is.
+    tries = 2 if seconds > _most_asking(len(inputs)) else _TRIES
     asked = staged(operator, Controller(policy="always", audit_rate=1e-9), truth)
     outputs, ids = np.empty_like(truth), np.arange(len(inputs))
     return PreviewCosts(
         elements=len(inputs),
-        truth=min([seconds, *(_timed(lambda: operator.evaluate_truth(inputs, dt)) for _ in range(tries))]),
+        truth=min([seconds, *(_timed(lambda: operator.evaluate_truth(inputs, dt)) for _ in range(tries - 1))]),
         asking=min(_timed(lambda: asked.evaluate(inputs, outputs, ids, dt, 1, 0)) for _ in range(_TRIES)),
     )
 

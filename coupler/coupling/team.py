@@ -1,17 +1,21 @@
 """A team of ranks: they share trainings. The first one leads: it has samples and models, and calls the others."""
 
+import time
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from mpi4py import MPI
 
-from coupler.coupling.nodes import guard_job, meet, part, together
+from coupler.coupling.nodes import meet, part, together
 from coupler.errors import CouplerError
 from coupler.learning.trainer import Fit
-from coupler.surrogate import Samples, Surrogate, Team
+from coupler.operator import Signature
+from coupler.surrogate import Samples, Surrogate
+from coupler.team import Team
 
 Value = TypeVar("Value")
 # What a program says at its end: it met a mistake of its user's, or of its own.
@@ -36,14 +40,17 @@ class RankTeam(Team):
         meet(self._comm)
         return self._comm.allgather(value)
 
-    def average(self, tensors: Sequence[torch.Tensor]) -> None:
+    def average(self, tensors: Sequence[torch.Tensor], weight: float = 1.0) -> None:
         """Replace tensors by their means over the ranks, all in one message. Collective: yes."""
         reals = [torch.view_as_real(one) if one.is_complex() else one for one in tensors]
-        flat = torch.cat([one.detach().reshape(-1) for one in reals])
-        self._comm.Allreduce(MPI.IN_PLACE, flat.numpy())
-        flat /= self.size
-        for one, mean in zip(reals, torch.split(flat, [one.numel() for one in reals]), strict=True):
-            one.detach().copy_(mean.reshape(one.shape))
+        flat = torch.cat([*(one.detach().reshape(-1).cpu() for one in reals), torch.ones(1)])
+        flat *= weight
+        summing = self._comm.Iallreduce(MPI.IN_PLACE, flat.numpy())
+        while not summing.Test():  # a blocking call would hear of no signal
+            time.sleep(0)
+        *sums, weights = torch.split(flat, [*(one.numel() for one in reals), 1])
+        for one, total in zip(reals, sums, strict=True):
+            one.detach().copy_((total / weights).reshape(one.shape))
 
 
 class _Call(NamedTuple):
@@ -55,16 +62,20 @@ class _Call(NamedTuple):
     weights: dict[str, torch.Tensor]
 
 
-def assemble() -> int:
-    """Give how many ranks there are to share trainings; what they leave behind if they are killed is seen to.
+class _TrainingFailed(Exception):
+    """A training that all ranks were at has failed on this one: what to say, and the code to end with."""
 
-    Collective: yes, over all ranks of the world.
-    """
-    guard_job(None)
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.message, self.code = message, code
+
+
+def team_size() -> int:
+    """Give how many ranks there are to share trainings. Collective: no."""
     return MPI.COMM_WORLD.size
 
 
-def share(work: Callable[[Fit], Value], candidates: Callable[[], Iterable[Surrogate]]) -> Value:
+def in_team(work: Callable[[Fit], Value], candidates: Callable[[], Iterable[Surrogate]]) -> Value:
     """Do something on the first rank that fits surrogates, with the help of all ranks there are.
 
     Parameters
@@ -82,7 +93,9 @@ def share(work: Callable[[Fit], Value], candidates: Callable[[], Iterable[Surrog
     Raises
     ------
     CouplerError
-        On all ranks, if the first fails outside of a fit. One that fails in a fit ends them all.
+        On all ranks, if the first fails outside of a training.
+    SystemExit
+        Where a training fails on all ranks alike. If it does on one only, that one ends the others.
 
     Collective: yes, over all ranks of the world.
     """
@@ -98,13 +111,15 @@ def _lead(comm: MPI.Intracomm, team: Team, work: Callable[[Fit], Value]) -> Valu
     def fit(candidate: Surrogate, samples: Samples, *, seed: int, seconds: float | None) -> None:
         # In the order of memory that the others have them in, or sums would round differently here.
         alike = Samples(*map(np.ascontiguousarray, (samples.inputs, samples.dt, samples.truth)))
-        _say(comm, _Call(len(alike), seed, seconds, dict(candidate.state_dict())))
-        for column in (alike.inputs, alike.dt, alike.truth):
-            comm.Bcast(column)
-        _fit_together(candidate, alike, team, seed, seconds)
+        call = _Call(len(alike), seed, seconds, dict(candidate.state_dict()))
+        _say(comm, call)
+        with _all_at_it():
+            _train(comm, team, candidate, call, alike)
 
     try:
         result = work(fit)
+    except _TrainingFailed as failed:  # by now what was made is cleared away
+        part(failed.message, failed.code)
     except Exception:
         _say(comm, None)
         raise
@@ -114,14 +129,13 @@ def _lead(comm: MPI.Intracomm, team: Team, work: Callable[[Fit], Value]) -> Valu
 
 def _help(comm: MPI.Intracomm, team: Team, candidates: Iterable[Surrogate]) -> None:
     coming = iter(candidates)
-    while (call := _say(comm, None)) is not None:
-        candidate = next(coming)
-        candidate.load_state_dict(call.weights)
-        columns = len(candidate.signature.inputs), len(candidate.signature.outputs)
-        samples = Samples(np.empty((call.rows, columns[0])), np.empty(call.rows), np.empty((call.rows, columns[1])))
-        for column in (samples.inputs, samples.dt, samples.truth):
-            comm.Bcast(column)
-        _fit_together(candidate, samples, team, call.seed, call.seconds)
+    try:
+        while (call := _say(comm, None)) is not None:
+            with _all_at_it():
+                candidate = next(coming)
+                _train(comm, team, candidate, call, _room(candidate.signature, call.rows))
+    except _TrainingFailed as failed:
+        part(failed.message, failed.code)
 
 
 def _say(comm: MPI.Intracomm, call: _Call | None) -> _Call | None:
@@ -130,11 +144,26 @@ def _say(comm: MPI.Intracomm, call: _Call | None) -> _Call | None:
     return comm.bcast(call)  # type: ignore[no-any-return]
 
 
-def _fit_together(candidate: Surrogate, samples: Samples, team: Team, seed: int, seconds: float | None) -> None:
-    """Fit, and end with all others if that fails: they fail alike, or they wait for this one for ever."""
+def _room(signature: Signature, rows: int) -> Samples:
+    """Make room for so many samples."""
+    return Samples(np.empty((rows, len(signature.inputs))), np.empty(rows), np.empty((rows, len(signature.outputs))))
+
+
+def _train(comm: MPI.Intracomm, team: Team, candidate: Surrogate, call: _Call, samples: Samples) -> None:
+    """Do a training: samples go from the first rank to the others, then all fit."""
+    for column in (samples.inputs, samples.dt, samples.truth):
+        comm.Bcast(column)
+    candidate.load_state_dict(call.weights)
+    torch.set_num_threads(1)  # the ranks have the cores
+    candidate.fit_together(samples, team=team, seed=call.seed, seconds=call.seconds)
+
+
+@contextmanager
+def _all_at_it() -> Iterator[None]:
+    """Make whatever goes wrong a failure of the training: the others wait in it, and must be ended."""
     try:
-        candidate.fit_together(samples, team=team, seed=seed, seconds=seconds)
+        yield
     except CouplerError as error:
-        part(f"coupler: {error}", _USER_MISTAKE)
-    except Exception:  # noqa: BLE001, a user's model may raise anything
-        part(traceback.format_exc(), _FAILED)
+        raise _TrainingFailed(f"coupler: {error}", _USER_MISTAKE) from error
+    except Exception as error:
+        raise _TrainingFailed(traceback.format_exc(), _FAILED) from error

@@ -113,7 +113,7 @@ class Fit(Protocol):
     """A way to have a surrogate fitted."""
 
     def __call__(self, candidate: Surrogate, samples: Samples, *, seed: int, seconds: float | None) -> None:
-        """Fit it, like :meth:`Surrogate.fit`."""
+        """Fit it, like :meth:`Surrogate.fit`. Collective: if others help, with those who do."""
 
 
 def fit_alone(candidate: Surrogate, samples: Samples, *, seed: int, seconds: float | None) -> None:
@@ -144,7 +144,8 @@ def train(task: TrainingTask, fit: Fit = fit_alone) -> TrainingOutcome:
     Parameters
     ----------
     task : TrainingTask
-        What to train on and from; with ``seconds=None`` the outcome's weights depend on nothing else.
+        What to train on and from; with ``seconds=None`` the outcome's weights depend on nothing else, but for how many
+        processes fit it.
     fit : callable
         Fits the candidate; others may help.
 
@@ -157,7 +158,7 @@ def train(task: TrainingTask, fit: Fit = fit_alone) -> TrainingOutcome:
     CouplerError
         If samples or incumbent cannot be read, or the surrogate cannot be built.
 
-    Collective: no. Runs in a process of its own, which sets torch's threads.
+    Collective: no, but for ``fit``. Runs in a process that sets torch's threads.
     """
     start = time.perf_counter()
     signature = Signature.from_json(task.signature)

@@ -61,7 +61,8 @@ class TruthTraining:
     case : Case
         Its surrogate, its tolerances, the controller's cap and target, and its seed.
     seconds : float or None
-        Processor time per operator [s]; None trains for the surrogate's own number of epochs, the same bits every time.
+        Processor time per operator [s]; None trains for the surrogate's own number of epochs, to the same bits
+        every time with the same number of processes.
     samples : int
         Most elements per operator to learn from, as many of each run: half of them drawn alike, half spread over the
         regions of the inputs, so that rare ones are there.
@@ -119,7 +120,7 @@ class TruthTraining:
         CouplerError
             If the runs have too few elements of an operator to train and to judge a model on.
 
-        Collective: no. Sets torch's threads to ``surrogate.threads``.
+        Collective: no, but for ``fit``. Sets torch's threads to ``surrogate.threads``.
         """
         import torch  # here: what is wrong is said before seconds are spent on it
 

@@ -27,8 +27,8 @@ from coupler.serving.modelplan import check_folder
 from coupler.serving.remote import WITHIN_CALL_BYTES, Heading, consecutive, cut_up, reply_pieces, unpacked
 
 _log = logging.getLogger("coupler")
-# How long an idle relay sleeps before it looks again whether it should stop [s].
-_IDLE_SECONDS = 0.2
+# How long an idle relay sleeps if nobody rings, as questions and the end do, and how long it waits for Ray at once [s].
+_IDLE_SECONDS, _LOOK_SECONDS = 1.0, 0.2
 # How long a server that cannot be reached is left alone before it is asked again [s].
 _REST_SECONDS = 1.0
 # Inputs and answers of one chunk that goes through the store, at most [bytes]: large beside what finding an object
@@ -174,10 +174,10 @@ class Relay(Actor):
         """Wait for an answer and write it into the arena; give the chunks of a server that was lost meanwhile."""
         asked = {reply: line for line in self._lines for reply in line.asked}
         if not asked:  # all servers rest
-            time.sleep(_IDLE_SECONDS)
+            time.sleep(_LOOK_SECONDS)
             return []
         # All of them: Ray begins to fetch what is ready.
-        done, _ = ray.wait(list(asked), num_returns=1, timeout=_IDLE_SECONDS, fetch_local=True)
+        done, _ = ray.wait(list(asked), num_returns=1, timeout=_LOOK_SECONDS, fetch_local=True)
         for reply in done:
             line = asked[reply]
             chunk, replies = line.asked[reply]

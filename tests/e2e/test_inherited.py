@@ -234,17 +234,27 @@ def test_ranks_train_together_to_the_same_bits_every_time(
     assert one == two == run.summary.models[0].sha256
 
 
-@pytest.mark.parametrize(
-    ("settings", "ranks", "sentence"),
-    [
-        ((), 2, "MLPEnsemble is trained by one process"),
-        (("surrogate.params.members=2",), 3, "at most 2 processes with these parameters, and this is one of 3"),
-        ((f"surrogate.name={PLUGINS}/models.py:Apart", "surrogate.params={}"), 2, "ArithmeticError: rank 1 has lost"),
-    ],
-    ids=["one member", "more ranks than members", "a rank whose fit fails"],
-)
+APART = f"surrogate.name={PLUGINS}/models.py:Apart"
+UNFIT = {
+    "one member": ((), 2, "MLPEnsemble is trained by one process"),
+    "more ranks than members": (
+        ("surrogate.params.members=2",),
+        3,
+        "at most 2 processes with these parameters, and this is one of 3",
+    ),
+    "the first rank fails while one gathers": ((APART, "surrogate.params={fails=0}"), 2, "Error: rank 0 has lost"),
+    "a rank fails while one gathers": ((APART, "surrogate.params={fails=1}"), 2, "Error: rank 1 has lost"),
+    "a rank fails while one averages": (
+        (APART, 'surrogate.params={fails=1, at="average"}'),
+        2,
+        "Error: rank 1 has lost",
+    ),
+}
+
+
+@pytest.mark.parametrize(("settings", "ranks", "sentence"), UNFIT.values(), ids=UNFIT)
 @pytest.mark.usefixtures("nothing_left_behind")
-def test_ranks_that_cannot_train_together_say_why_and_end(
+def test_ranks_that_cannot_train_together_say_why_once_and_leave_nothing(
     taped: "RunFiles", mpirun: "MpiRun", tmp_path: Path, settings: tuple[str, ...], ranks: int, sentence: str
 ) -> None:
     chosen = [word for setting in settings for word in ("--set", setting)]
@@ -254,6 +264,15 @@ def test_ranks_that_cannot_train_together_say_why_and_end(
     assert finished.returncode != 0
     assert finished.stdout.count(sentence) == 1, finished.stdout
     assert not (tmp_path / "trained").exists()
+
+
+def test_one_rank_trains_what_only_one_can(taped: "RunFiles", mpirun: "MpiRun", tmp_path: Path) -> None:
+    words = ("--set", f"surrogate.name={PLUGINS}/models.py:Exact", "--set", "surrogate.params={}", "--out", "trained")
+
+    finished = mpirun(1, "-m", "coupler", "train", str(taped.path), *words)
+
+    assert finished.returncode == 0, finished.stdout
+    assert Registry(tmp_path / "trained" / "models").versions("exchange") == [1]
 
 
 @pytest.mark.parametrize("where", [(), ("exchange.transport=inprocess",)], ids=["a server", "every rank"])

@@ -7,7 +7,7 @@ import pytest
 import torch
 from mpi4py import MPI
 
-from coupler.coupling.team import RankTeam, share
+from coupler.coupling.team import RankTeam, in_team
 from coupler.errors import CouplerError, PluginError
 from coupler.field import Field
 from coupler.learning.trainer import Fit
@@ -52,15 +52,15 @@ def fourier() -> Surrogate:
     return FNO(TILES, modes=3, channels=4, layers=1, epochs=3, batch=8)
 
 
-def shared(build, signature: Signature, *, seed: int = 3) -> dict[str, torch.Tensor]:
-    """Train one on all ranks together; give its weights as the first rank has them."""
+def shared(build, signature: Signature, *, seed: int = 3, seconds: float | None = None) -> dict[str, torch.Tensor]:
+    """Train one on all ranks together; give its weights, which are the same on all of them."""
     candidate, others = build(), [build()]
 
     def work(fit: Fit) -> dict[str, torch.Tensor]:
-        fit(candidate, samples(signature, 200), seed=seed, seconds=None)
+        fit(candidate, samples(signature, 200), seed=seed, seconds=seconds)
         return dict(candidate.state_dict())
 
-    weights = share(work, lambda: others)
+    weights = in_team(work, lambda: others)
     own = (candidate if RANK == 0 else others[0]).state_dict()
     assert [name for name, value in weights.items() if not torch.equal(value, own[name])] == []
     return weights
@@ -77,6 +77,16 @@ def test_means_are_the_same_bits_on_all_ranks_and_complex_ones_keep_their_parts(
     assert len(set(team.gather(real.numpy().tobytes()))) == 1
 
 
+def test_a_mean_over_uneven_shares_is_that_of_the_whole_batch(team):
+    batch = torch.arange(RANKS + 1, dtype=torch.float32) ** 2
+    own = batch[team.deal(torch.arange(len(batch)))]
+    mean = own.mean().reshape(1)
+
+    team.average([mean], len(own))
+
+    torch.testing.assert_close(mean[0], batch.mean())
+
+
 def test_everything_is_somebodys_share_once(team):
     for count in (0, 1, RANKS, 3 * RANKS + 1):
         rows = torch.arange(count)
@@ -85,7 +95,7 @@ def test_everything_is_somebodys_share_once(team):
         assert sorted(dealt.tolist()) == (rows.tolist() if count >= RANKS else sorted(rows.tolist() * RANKS))
 
 
-@pytest.mark.parametrize(
+KINDS = pytest.mark.parametrize(
     ("build", "signature"),
     [
         (ensemble, CELLS),
@@ -96,6 +106,9 @@ def test_everything_is_somebodys_share_once(team):
     ],
     ids=["mlp_ensemble", "conv_tile", "fno"],
 )
+
+
+@KINDS
 def test_a_model_that_ranks_train_together_is_the_same_on_all_and_every_time(build, signature):
     first, again, other = (shared(build, signature, seed=seed) for seed in (3, 3, 4))
 
@@ -107,20 +120,15 @@ def test_a_model_that_ranks_train_together_is_the_same_on_all_and_every_time(bui
     assert {name for name in moved if "weight" in name} == {name for name in first if "weight" in name}
 
 
+@KINDS
+def test_a_model_that_ranks_train_for_a_time_is_the_same_on_all(build, signature):
+    assert shared(build, signature, seconds=0.3)
+
+
 def test_no_two_members_of_an_ensemble_are_alike_whoever_trained_them():
     weights = shared(ensemble, CELLS)["nets.weights.0"]
 
     assert len({member.numpy().tobytes() for member in weights}) == len(weights) == 5
-
-
-def test_who_has_time_trains_as_long_on_every_rank():
-    candidates = [MLPEnsemble(CELLS, members=RANKS, width=8, depth=1)]
-
-    def work(fit: Fit) -> float:
-        fit(candidates[0], samples(CELLS, 500), seed=1, seconds=0.3)
-        return float(candidates[0].score_scale)
-
-    assert np.isfinite(share(work, lambda: candidates))
 
 
 def test_several_trainings_come_in_their_order_and_some_may_not_come():
@@ -133,7 +141,7 @@ def test_several_trainings_come_in_their_order_and_some_may_not_come():
         fit(second, samples(TILES, 40), seed=2, seconds=None)
         return "two"
 
-    assert share(work, built) == "two"
+    assert in_team(work, built) == "two"
 
 
 def test_what_the_first_rank_cannot_do_is_said_on_all_of_them():
@@ -141,7 +149,7 @@ def test_what_the_first_rank_cannot_do_is_said_on_all_of_them():
         raise CouplerError("there is no truth")
 
     with pytest.raises(CouplerError, match="there is no truth"):
-        share(work, lambda: [ensemble()])
+        in_team(work, lambda: [ensemble()])
 
 
 def test_a_surrogate_of_one_process_says_so(team):

@@ -162,6 +162,13 @@ def _computing(rounds: int) -> Operator:
     return Operator(truth, inputs=["a"], outputs=["a"], atol=1.0, rtol=0.0)
 
 
+def _work(seconds: float) -> None:
+    """Keep the core for so long."""
+    deadline = time.perf_counter() + seconds
+    while time.perf_counter() < deadline:
+        pass
+
+
 def _foreseen(operator: Operator, **sections: Mapping[str, object]) -> str:
     data = {"surrogate": {"name": "coupler.models.mlp_ensemble:MLPEnsemble"}} | sections
     foresight = Foresight(case_from(data, folder=Path()), {"a": operator})
@@ -191,15 +198,41 @@ def test_a_dear_truth_is_found_out_with_a_handful_of_elements() -> None:
 
     def dear(inputs: np.ndarray, dt: float) -> np.ndarray:
         seen.append(len(inputs))
-        deadline = time.perf_counter() + 2e-3
-        while time.perf_counter() < deadline:
-            pass
+        _work(2e-3)
         return inputs
 
     operator = Operator(dear, inputs=["a"], outputs=["a"], atol=1.0, rtol=0.0)
 
     assert _foreseen(operator, exchange={"transport": "inprocess"}) == ""
     assert max(seen) <= 32
+
+
+def test_a_truth_that_is_dear_only_as_a_whole_is_not_computed_over_and_over() -> None:
+    seen: list[int] = []
+
+    def flame(inputs: np.ndarray, dt: float) -> np.ndarray:
+        seen.append(len(inputs))
+        _work(5e-6 * max(len(inputs) - 100, 0))
+        return inputs
+
+    operator = Operator(flame, inputs=["a"], outputs=["a"], atol=1.0, rtol=0.0)
+
+    assert _foreseen(operator, exchange={"transport": "inprocess"}) == ""
+    assert sum(count > 32 for count in seen) == 3
+
+
+def test_what_a_truth_does_once_for_so_many_elements_is_not_held_against_it() -> None:
+    known: set[int] = set()
+
+    def compiled(inputs: np.ndarray, dt: float) -> np.ndarray:
+        if len(inputs) not in known:
+            _work(0.1)
+        known.add(len(inputs))
+        return inputs
+
+    operator = Operator(compiled, inputs=["a"], outputs=["a"], atol=1.0, rtol=0.0)
+
+    assert _foreseen(operator).startswith("never switched on")
 
 
 def test_operators_that_were_not_shown_are_given_a_chance() -> None:

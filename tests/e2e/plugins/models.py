@@ -93,11 +93,17 @@ class Poisonous(Exact):
 
 
 class Apart(Exact):
-    """Is trained by two processes, of which the second fails."""
+    """Is trained by two processes, of which one fails while the other waits for it."""
 
     most_trainers = 2
 
+    def __init__(self, signature, *, fails, at="gather"):
+        super().__init__(signature)
+        self.fails, self.at = fails, at
+
     def fit_together(self, samples, *, team, seed, seconds=None):
-        if team.rank == 1:
-            raise ArithmeticError("rank 1 has lost its samples")
-        team.gather(None)
+        if team.rank == self.fails:
+            raise ArithmeticError(f"rank {team.rank} has lost its samples")
+        if self.at == "gather":
+            team.gather(None)
+        team.average([torch.ones(3)])
