@@ -7,6 +7,7 @@
 #
 #   COUPLER_SECONDS   processor time of the last training [s]; 300, two thirds of it for those before
 #   COUPLER_FIRST     --set ... for the trainings before the last, as jolts that make up for what is not collected yet
+#   COUPLER_TRAINERS  ranks that share the last training, no more than the surrogate has members; 1
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 readonly MISTAKE=2
@@ -21,12 +22,14 @@ if [[ "${1:-}" =~ ^[0-9]+$ ]]; then
 fi
 relative=("$@")
 last=${COUPLER_SECONDS:-300}
+trainers=${COUPLER_TRAINERS:-1}
 read -ra first <<<"${COUPLER_FIRST:-}"
 cd "$here/.."
 export PATH="$PWD/${COUPLER_VENV:-.venv}/bin:$PATH"
 
 # What was asked for is written down: half of one model and half of another would be none.
 asked="$case --seconds $last ${relative[*]} :first ${first[*]}"
+if ((trainers > 1)); then asked+=" :trainers $trainers"; fi
 if [[ -d $folder && -n $(ls -A "$folder") && $(cat "$folder/asked.txt" 2>/dev/null) != "$asked" ]]; then
   echo "teach.sh: $folder holds something else already: name a new folder, or type what $folder/asked.txt says" >&2
   exit "$MISTAKE"
@@ -41,20 +44,22 @@ solve() {
   COUPLER_RESUME=yes "$here/run.sh" "$case" "$ranks" --out "$folder/$1" "${relative[@]}" "${@:2}"
   echo "$((SECONDS - began)) $1" >>"$folder/seconds.txt"
 }
-train() {
+train() { # RANKS NAME SECONDS WHAT...
+  local who=() began=$SECONDS
+  if (($1 > 1)); then who=("$here/ranks.sh" "$1"); fi
+  shift
   [[ -d $folder/$1 && ! -e $folder/$1/.lock ]] && return
   rm -rf "${folder:?}/$1"
-  local began=$SECONDS
-  coupler train --seconds "$2" --out "$folder/$1" "${@:3}"
+  "${who[@]}" coupler train --seconds "$2" --out "$folder/$1" "${@:3}"
   echo "$((SECONDS - began)) $1" >>"$folder/seconds.txt"
 }
 
 truth=("$folder/recorded")
 solve recorded --set controller.mode=physics --set output.tape=true
 for round in 1 2; do
-  train "model-$round" $((last * 2 / 3)) "${truth[@]}" "${first[@]}"
+  train 1 "model-$round" $((last * 2 / 3)) "${truth[@]}" "${first[@]}"
   solve "collected-$round" --set "learning.start=$folder/model-$round" --set learning.mode=collect
   truth+=("$folder/collected-$round")
 done
-train model "$last" "${truth[@]}"
+train "$trainers" model "$last" "${truth[@]}"
 echo "begin with it: --set learning.start=$folder/model --set learning.mode=off"

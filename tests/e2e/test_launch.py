@@ -231,6 +231,23 @@ def test_a_run_that_loses_a_rank_ends_as_if_nothing_had_been(site: Site) -> None
     assert len(hashes) == 1
 
 
+def test_a_model_is_taught_on_a_relative_once_and_its_last_training_shared(site: Site) -> None:
+    folder, two = site.runs / "taught", ("--set", "surrogate.params.members=2", "--set", "exchange.transport=inprocess")
+    given = {"COUPLER_SECONDS": "3", "COUPLER_TRAINERS": "2"}
+    words = (HEAT, folder, "2", *two, *PHYSICS[4:], "--set", "run.steps=20")
+
+    taught = site.run("teach.sh", *words, seconds=LONG_SECONDS, given=given)
+    again = site.run("teach.sh", *words, given=given)
+    other = site.run("teach.sh", *words, given=given | {"COUPLER_SECONDS": "4"})
+
+    assert taught.code == 0, taught.said
+    done = [line.split()[1] for line in (folder / "seconds.txt").read_text().splitlines()]
+    assert done == ["recorded", "model-1", "collected-1", "model-2", "collected-2", "model"]
+    assert read_summary(folder / "collected-2" / "summary.json").models[0].step == 1
+    assert (again.code, again.said.count("begin with it")) == (0, 1), again.said
+    assert (other.code, other.said.count("holds something else already")) == (2, 1), other.said
+
+
 def test_a_mistake_in_a_case_is_one_sentence_and_code_2(site: Site) -> None:
     ended = site.run("local.sh", HEAT, "2", "--set", "run.stps=3", seconds=RUN_SECONDS)
 
