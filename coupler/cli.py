@@ -19,6 +19,7 @@ from coupler.atomic import storage_failure
 from coupler.config import explain as explain_keys
 from coupler.config import read_case
 from coupler.errors import ConfigError, CouplerError
+from coupler.openmpi import guard_early
 from coupler.stopping import RESUME_ME
 from coupler.summary import STOPPED
 
@@ -293,6 +294,7 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, _interrupt)
     _keep_to_itself()
+    guard_early()
     try:
         app()
     except CouplerError as error:

@@ -2,8 +2,8 @@
 
 The folder is named after the number of ``mpirun``'s process, and no later one with that number can start while it is
 there ("The PMIx server's listener thread failed to start"). A process of its own, started by a node's leading rank,
-outlives it just long enough to remove both. It is this file, run as a script: it needs nothing but Python, and is there
-before the rank imports torch.
+outlives it just long enough to remove both. It is this file, run as a script: it needs nothing but Python, so it can be
+there before the rank has imported anything, MPI included.
 """
 
 import os
@@ -20,6 +20,10 @@ from pathlib import Path
 # Open MPI removes what a job has whose ranks end by themselves, within a moment; ``mpirun`` itself ends after all ranks
 # of all nodes have [s].
 _MOMENT_SECONDS, _LOOK_SECONDS, _LAUNCHER_SECONDS = 2.0, 0.02, 60.0
+# A rank that has mapped no shared memory after so long will not; until then it is looked at so often [s].
+_START_SECONDS, _GLANCE_SECONDS = 300.0, 0.05
+# Where Open MPI tells a process which of the ranks of its node it is.
+_LOCAL_RANK = "OMPI_COMM_WORLD_LOCAL_RANK"
 
 
 def abandoned_sessions(temporary: Path) -> set[Path]:
@@ -37,14 +41,20 @@ def launcher_of(session: Path) -> int:
     return int(number) if kind == "ompi" and number.isdigit() else 0
 
 
+def guard_early() -> None:
+    """Start the guard of a job of Open MPI on the first of this node's ranks, before MPI is there. Collective: no."""
+    if os.environ.get(_LOCAL_RANK) == "0":
+        guard()
+
+
 @cache
 def guard() -> "subprocess.Popen[bytes] | None":
     """Start this process's guard, which waits at a pipe that ends with it; None where there is nothing to guard."""
-    names, session = _names(), os.environ.get("PMIX_SERVER_TMPDIR", "")
-    if not names and not launcher_of(Path(session)):
+    session, names = os.environ.get("PMIX_SERVER_TMPDIR", ""), _names(os.getpid())
+    if not (names or _LOCAL_RANK in os.environ or launcher_of(Path(session))):
         return None
     return subprocess.Popen(
-        [sys.executable, "-I", "-S", __file__, session, *sorted(names)],
+        [sys.executable, "-I", "-S", __file__, session, str(os.getpid()), str(os.getppid()), *names],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -52,27 +62,48 @@ def guard() -> "subprocess.Popen[bytes] | None":
     )
 
 
-def _names() -> set[str]:
-    """Give what the names of Open MPI's shared memory begin with in this process's job; none where there is none."""
-    mapped = (line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines() if "/sm_segment." in line)
-    return {name.rpartition(".")[0] for name in mapped}  # without the rank
-
-
 def main() -> None:
-    """Wait for the pipe to close, then for Open MPI; remove what it leaves of what is named on the command line."""
+    """Wait for the rank to end, then for Open MPI; remove what it leaves of what ranks of this node had mapped."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
-    session, *names = sys.argv[1:]
+    session, rank, starter, *names = sys.argv[1:]
     launcher = -1
     with suppress(OSError):  # it has ended already, or is in a container that this process does not see into
         launcher = os.pidfd_open(launcher_of(Path(session)))
-    sys.stdin.buffer.read()
-    _remove_memory(names)
+    _remove_memory(_await_end(int(rank), int(starter), set(names)))
     if launcher >= 0 and select.select([launcher], [], [], _LAUNCHER_SECONDS)[0]:
         shutil.rmtree(session, ignore_errors=True)
 
 
-def _remove_memory(names: list[str]) -> None:
+def _await_end(rank: int, starter: int, names: set[str]) -> set[str]:
+    """Wait for the pipe to close; give what the names of the job's shared memory begin with, once it has any."""
+    late = time.monotonic() + _START_SECONDS
+    while True:
+        if not names:  # one rank may stand still before it has mapped its own
+            names = names.union(*map(_names, {rank, *_children(starter)}))
+        waits = bool(names) or time.monotonic() > late
+        if select.select([sys.stdin], [], [], None if waits else _GLANCE_SECONDS)[0]:
+            return names
+
+
+def _children(process: int) -> list[int]:
+    try:
+        return list(map(int, Path(f"/proc/{process}/task/{process}/children").read_text().split()))
+    except OSError:
+        return []
+
+
+def _names(process: int) -> set[str]:
+    """Give what the names of Open MPI's shared memory begin with in a process; none where there is none."""
+    try:
+        maps = Path(f"/proc/{process}/maps").read_text()
+    except OSError:
+        return set()
+    mapped = (line.split()[-1] for line in maps.splitlines() if "/sm_segment." in line)
+    return {name.rpartition(".")[0] for name in mapped}  # without the rank
+
+
+def _remove_memory(names: set[str]) -> None:
     ends = time.monotonic() + _MOMENT_SECONDS
     while (left := _segments(names)) and time.monotonic() < ends:
         time.sleep(_LOOK_SECONDS)
@@ -80,7 +111,7 @@ def _remove_memory(names: list[str]) -> None:
         segment.unlink(missing_ok=True)
 
 
-def _segments(names: list[str]) -> list[Path]:
+def _segments(names: set[str]) -> list[Path]:
     return [segment for name in map(Path, names) for segment in name.parent.glob(f"{name.name}.*")]
 
 

@@ -57,6 +57,8 @@ class Reaper:
     def close(self) -> None:
         """Have the work done now, and wait until it is; here, if the reaper is gone or does not move."""
         assert self._process.stdin is not None
+        # Whoever closes it may be killed at any moment, and then it is the only one left to do the work.
+        self._process.send_signal(signal.SIGCONT)
         self._process.stdin.close()
         try:
             done = self._process.wait(_REAPER_SECONDS) == 0

@@ -19,6 +19,37 @@ assert guard() is guard()
 print(guard().pid, flush=True)
 sys.stdin.read()
 """
+# Starts a rank that has a guard and no MPI yet, and its neighbour, which has; ends them when it is told to.
+EARLY = """
+import subprocess, sys
+
+FIRST = '''
+import sys
+from coupler.openmpi import guard, guard_early
+guard_early()
+print(guard().pid, flush=True)
+sys.stdin.read()
+'''
+SECOND = '''
+import mmap, sys
+file = open(sys.argv[1], "r+b")
+mapped = mmap.mmap(file.fileno(), 0)
+print("mapped", flush=True)
+sys.stdin.read()
+'''
+
+def start(code):
+    return subprocess.Popen(
+        [sys.executable, "-c", code, sys.argv[1]], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+
+ranks = [start(FIRST), start(SECOND)]
+said = [rank.stdout.readline() for rank in ranks]
+print(said[0], flush=True)
+sys.stdin.read()
+for rank in ranks:
+    rank.kill()
+"""
 
 
 @pytest.fixture
@@ -54,6 +85,25 @@ def test_the_shared_memory_of_a_job_whose_leading_rank_is_killed_is_removed_and_
         rank.kill()
     await_end(guard)
 
+    assert [segment.exists() for segment in segments] == [False, False, True]
+
+
+def test_a_guard_that_was_there_before_mpi_learns_what_its_neighbours_map(segments: list[Path]) -> None:
+    launcher = subprocess.Popen(
+        [sys.executable, "-c", EARLY, str(segments[0])],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "OMPI_COMM_WORLD_LOCAL_RANK": "0"},
+    )
+    assert launcher.stdout is not None and launcher.stdin is not None
+    guard = os.pidfd_open(int(launcher.stdout.readline()))
+
+    ended, _, _ = select.select([guard], [], [], 0.5)  # it looks twenty times a second
+    with launcher:
+        launcher.stdin.close()
+    await_end(guard)
+
+    assert not ended
     assert [segment.exists() for segment in segments] == [False, False, True]
 
 

@@ -55,6 +55,17 @@ def test_a_reaper_that_stands_still_is_none(session: Path) -> None:
     assert session.exists()
 
 
+def test_a_reaper_that_stands_still_does_its_work_when_it_is_closed(session: Path) -> None:
+    reaper = Reaper(session)
+    os.kill(reaper._process.pid, signal.SIGSTOP)
+    os.waitid(os.P_PID, reaper._process.pid, os.WSTOPPED)
+
+    reaper.close()
+
+    assert not session.exists()
+    assert reaper._process.returncode == 0
+
+
 def await_end(process: int) -> None:
     assert select.select([process], [], [], 60)[0]
     os.close(process)
