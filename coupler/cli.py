@@ -174,7 +174,7 @@ def explain(key: Annotated[str, typer.Argument(help="a section or section.key; e
     """Say what the keys of a case mean: default, unit, meaning."""
     table = Table(box=None, pad_edge=False)
     for heading in ("key", "default", "unit", "meaning"):
-        table.add_column(heading, overflow="fold")
+        table.add_column(heading, overflow="fold", no_wrap=heading == "key")
     for row in explain_keys(key):
         table.add_row(escape(row.key), escape(row.default), escape(row.unit), escape(row.meaning))
     Console(highlight=False).print(table)

@@ -236,7 +236,8 @@ def _occupied(path: Path) -> str:
     folder = RunFolder(path)
     state = "files of a run's names"
     if folder.case.exists():
-        state = "a finished run" if folder.summary.exists() else "a run that is going on or was cut short"
+        cut = "a run that is going on or was cut short" if folder.lock_file.exists() else "a finished training"
+        state = "a finished run" if folder.summary.exists() else cut
     return f"{path} already holds {state}, which is never overwritten: give another --out, or move that folder away."
 
 

@@ -235,13 +235,15 @@ class Simulation:
 
     def __repr__(self) -> str:
         case = self.case
-        length = f"{case.run.steps} steps of {case.run.dt}"
+        length, surrogate = f"{case.run.steps} steps of {case.run.dt}", "no surrogate is asked"
+        if case.controller.mode != "physics":
+            surrogate = f"surrogate {case.surrogate.name} on {case.surrogate.device}, learning {case.learning.mode}"
         return "\n".join(
             [
                 f"Simulation of {type(self.kernel).__name__}: {length}, mode {case.controller.mode}",
                 f"├── {_indented(repr(self.grid))}",
                 *(f"├── {name}: {operator!r}" for name, operator in self.kernel.operators.items()),
-                f"└── surrogate {case.surrogate.name} on {case.surrogate.device}, learning {case.learning.mode}",
+                f"└── {surrogate}",
             ]
         )
 

@@ -269,16 +269,17 @@ class Certificate:
 
 
 def sentence(bound: Bound) -> str:
-    """State a bound in one sentence that names its denominators."""
-    rate = _mean(bound.audits, bound.decisions)
-    fallback = bound.decisions - bound.accepted
+    """State a bound in one sentence that names its denominators; accepted are audited elements, too."""
+    if not bound.accepted:
+        return f"No answer was accepted in {bound.decisions} decisions: everything is the truth, and nothing was lost."
+    rate, rest = _mean(bound.audits, bound.decisions), bound.decisions - bound.accepted
     return (
         f"With probability at least {1 - bound.delta:g} over the audit coins, the mean capped error (1 is an error of "
         f"{bound.cap:g} tolerances or more) was at most {bound.loss_bound_per_decision:.3g} per decision and "
         f"{bound.loss_bound_per_accepted:.3g} per accepted decision; with the same probability, at most "
         f"{100 * bound.exceedance_bound:.3g} % of the decisions and {100 * bound.exceedance_bound_per_accepted:.3g} % "
-        f"of the accepted ones were outside tolerance ({bound.decisions} decisions: {bound.accepted} accepted, "
-        f"{fallback} fallback; {bound.audits} audits, {100 * rate:.3g} %)."
+        f"of the accepted ones were outside tolerance ({bound.decisions} decisions: {bound.accepted} accepted by the "
+        f"gate, {rest} not; {bound.audits} audits, {100 * rate:.3g} %)."
     )
 
 

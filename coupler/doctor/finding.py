@@ -7,7 +7,6 @@ from typing import Literal
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from coupler.doctor.census import is_first_rank
 
@@ -76,11 +75,9 @@ def print_findings(findings: Sequence[Finding], *, as_json: bool) -> None:
     if as_json:
         print(json.dumps([asdict(finding) for finding in findings], indent=2))
         return
-    table = Table(box=None, pad_edge=False, show_header=False)
-    for overflow in ("ellipsis", "ellipsis", "fold"):
-        table.add_column(overflow=overflow, no_wrap=overflow == "ellipsis")
+    # Not folded: what is to be typed is copied.
+    console, width = Console(highlight=False, soft_wrap=True), max((len(one.subject) for one in findings), default=0)
     for finding in findings:
-        table.add_row(_MARKS[finding.status], escape(finding.subject), escape(finding.found))
+        console.print(f"{_MARKS[finding.status]}  {escape(finding.subject.ljust(width))}  {escape(finding.found)}")
         if finding.advice:
-            table.add_row("", "", f"[bold]→[/bold] {escape(finding.advice)}")
-    Console(highlight=False).print(table)
+            console.print(f"   {' ' * width}  [bold]→[/bold] {escape(finding.advice)}")

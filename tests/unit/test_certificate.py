@@ -159,10 +159,16 @@ def test_the_inequality_of_the_proof_holds_with_the_weights_in_use(rate):
         assert moment.max() <= 1 + 1e-15
 
 
+def test_where_nothing_was_accepted_the_sentence_says_so_and_no_more():
+    words = sentence(CERTIFICATE.bound(tally_of([AuditedSums(0.05, 1000, audits=50, accepted=0)])))
+
+    assert words == "No answer was accepted in 1000 decisions: everything is the truth, and nothing was lost."
+
+
 def test_the_sentence_names_both_denominators_and_the_coins():
     words = sentence(CERTIFICATE.bound(tally_of([AuditedSums(0.05, 1000, audits=50, accepted=600)])))
 
     assert "0.95 over the audit coins" in words
     assert "per decision" in words
     assert "per accepted decision" in words
-    assert "1000 decisions: 600 accepted, 400 fallback; 50 audits, 5 %" in words
+    assert "1000 decisions: 600 accepted by the gate, 400 not; 50 audits, 5 %" in words
