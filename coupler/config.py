@@ -74,6 +74,9 @@ class _Source:
             if (key := ".".join(keys[:length])) in self.overrides:
                 return f"--set {self.overrides[key]}: "
         line = _line_of(keys, self.text)
+        below = [said for key, said in self.overrides.items() if key.startswith(".".join(keys) + ".")]
+        if below and not line:  # a section that only an override names
+            return f"--set {below[0]}: "
         return f"{self.path}:{line}: " if self.path and line else f"{self.path}: " if self.path else ""
 
 
@@ -132,7 +135,8 @@ def explain(key: str = "") -> list[KeyExplanation]:
     rows = list(_explanations())
     chosen = [row for row in rows if not key or row.key == key or row.key.startswith(key + ".")]
     if not chosen:
-        raise ConfigError(f'No case has a key "{key}".{did_you_mean(key, (row.key for row in rows))}')
+        known = [row.key for row in rows] if "." in key else list(Case.model_fields)
+        raise ConfigError(f'No case has a {"key" if "." in key else "section"} "{key}".{did_you_mean(key, known)}')
     return chosen
 
 

@@ -78,7 +78,7 @@ def test_everything_and_a_section_are_explained_key_by_key() -> None:
 
 @pytest.mark.parametrize(("key", "nearest"), [("run.stepz", "run.steps"), ("controls.mode", "controller.mode")])
 def test_explaining_what_does_not_exist_names_the_nearest(key: str, nearest: str) -> None:
-    with pytest.raises(ConfigError, match=rf'No case has a key "{key}"\. Did you mean "{nearest}"\?'):
+    with pytest.raises(ConfigError, match=rf'No case has a (key|section) "{key}"\. Did you mean "{nearest}"\?'):
         explain(key)
 
 
@@ -216,7 +216,7 @@ def test_an_override_sets_the_tolerance_of_one_operator(folder: Path) -> None:
         ("run.steps=ten", "--set run.steps=ten: run.steps = 'ten': input should be a valid integer."),
         ("run.steps=5\nfoo = 6", "--set run.steps=5\nfoo = 6: run.steps = "),
         ("run.stepz=1", '--set run.stepz=1: there is no key "run.stepz". Did you mean "steps"?'),
-        ("runs.steps=1", 'case.toml: there is no section "runs". Did you mean "run"?'),
+        ("runs.steps=1", '--set runs.steps=1: there is no section "runs". Did you mean "run"?'),
         ("run.steps.x=1", '--set run.steps.x=1: "steps" is a value, not a section.'),
         ("kernel.params.x=\udcff", "--set 'kernel.params.x=\\udcff' holds bytes that are no text"),
     ],
