@@ -31,8 +31,8 @@ _ACTIVITIES = {
 _REST = "kernel and all else"
 # More ranks than these are not drawn one by one.
 _RANKS = 24
-# Narrower parts of a bar have no room for a name.
-_ROOM = 0.09
+# What a letter of a name takes of a bar; parts that are narrower than their name have it beside the bar.
+_LETTER = 0.009
 
 
 def seconds_blocks(run: Dossier, page: Path) -> Sequence[Block]:
@@ -118,8 +118,10 @@ def _which(ranks: int) -> str:
 def _draw_activities(axes: Axes, parts: Mapping[str, float]) -> None:
     total, left = sum(parts.values()), 0.0
     for name, spent in parts.items():
-        axes.barh(0, spent, left=left, height=0.6, color=_ACTIVITIES.get(name, LINE), linewidth=0)
-        if spent > _ROOM * total:
+        colour, wide = _ACTIVITIES.get(name, LINE), spent > _LETTER * max(len(name), len(seconds_text(spent))) * total
+        beside = None if wide else f"{name} {seconds_text(spent)}"
+        axes.barh(0, spent, left=left, height=0.6, color=colour, linewidth=0, label=beside)
+        if wide:
             axes.text(
                 left + spent / 2,
                 0,
@@ -132,6 +134,8 @@ def _draw_activities(axes: Axes, parts: Mapping[str, float]) -> None:
         left += spent
     axes.set_xlim(0, total)
     axes.set_yticks([])
+    if axes.get_legend_handles_labels()[1]:
+        axes.legend(loc="upper left", bbox_to_anchor=(1.015, 1.15), fontsize=6.5, labelspacing=0.15, handlelength=1.0)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.set_xlabel("seconds")
 
