@@ -271,7 +271,7 @@ class Certificate:
 def sentence(bound: Bound) -> str:
     """State a bound in one sentence that names its denominators; accepted are audited elements, too."""
     if not bound.accepted:
-        return f"No answer was accepted in {bound.decisions} decisions: everything is the truth, and nothing was lost."
+        return f"With probability 1 nothing was lost: no answer was accepted in {bound.decisions} decisions."
     rate, rest = _mean(bound.audits, bound.decisions), bound.decisions - bound.accepted
     return (
         f"With probability at least {1 - bound.delta:g} over the audit coins, the mean capped error (1 is an error of "

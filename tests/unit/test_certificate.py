@@ -162,7 +162,7 @@ def test_the_inequality_of_the_proof_holds_with_the_weights_in_use(rate):
 def test_where_nothing_was_accepted_the_sentence_says_so_and_no_more():
     words = sentence(CERTIFICATE.bound(tally_of([AuditedSums(0.05, 1000, audits=50, accepted=0)])))
 
-    assert words == "No answer was accepted in 1000 decisions: everything is the truth, and nothing was lost."
+    assert words == "With probability 1 nothing was lost: no answer was accepted in 1000 decisions."
 
 
 def test_the_sentence_names_both_denominators_and_the_coins():
