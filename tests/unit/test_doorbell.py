@@ -168,6 +168,9 @@ def test_a_waiter_whose_core_is_shared_sleeps_at_once(arena: Arena) -> None:
         os.sched_setaffinity(0, cores)
 
     assert not patience.yields
+    yields = []
     for _ in range(64):
         wait_for_change(arena.bell, 0, 1e-6, patience)
-    assert patience.yields  # and tries again
+        yields.append(patience.yields)
+    assert not yields[0]
+    assert any(yields)  # and tries again; on a full machine it may find the core shared once more
