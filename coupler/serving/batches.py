@@ -50,6 +50,11 @@ def pack(parts: Sequence[Rows], sizes: Sequence[int]) -> list[Batch]:
     return batches
 
 
+def copied(parts: Sequence[Rows]) -> list[Rows]:
+    """Give the parts with answers of their own, as they are now."""
+    return [Rows(part.inputs, part.dt, part.mean.copy(), part.score.copy()) for part in parts]
+
+
 def cut(part: Rows, rows: int) -> list[Rows]:
     """Cut a part into views of so many rows, the last one of what is left."""
     starts = range(0, len(part.inputs), rows)

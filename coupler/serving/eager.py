@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from coupler.errors import FieldMismatch, PluginError
 from coupler.records import Rows
-from coupler.serving.batches import Batch, cut, pack
+from coupler.serving.batches import Batch, copied, cut, pack
 from coupler.serving.crew import Crew
 from coupler.surrogate import Prediction
 
@@ -96,23 +96,21 @@ class TorchForm:
         started = time.perf_counter()
         if not self._answers(samples, self._most) or time.perf_counter() - started > _PATIENCE_SECONDS:
             return
-        whole = [(part.mean.copy(), part.score.copy()) for part in samples]
+        whole = copied(samples)
         equal = [size for size in buckets if size < self._most and self._agrees(whole, samples, size)]
         self._buckets = (*equal, self._most)
 
-    def _agrees(
-        self, whole: Sequence[tuple[NDArray[np.float64], NDArray[np.float64]]], samples: Sequence[Rows], size: int
-    ) -> bool:
+    def _agrees(self, whole: Sequence[Rows], samples: Sequence[Rows], size: int) -> bool:
         """Whether batches of a size get the answers that their rows have in the largest one: some, from all over it."""
-        for part, (mean, score) in zip(samples, whole, strict=True):
-            part.mean[...], part.score[...] = mean, score
+        for part, before in zip(samples, whole, strict=True):
+            part.mean[...], part.score[...] = before.mean, before.score
         pieces = [piece for part in samples for piece in cut(part, size)]
         some = [*pieces[:: max(size * len(pieces) // _TRIED_ROWS, 1)], pieces[-1]]
         for piece in some:
             piece.mean[...], piece.score[...] = math.nan, math.nan
         return self._answers(some, size) and all(
-            part.mean.tobytes() == mean.tobytes() and part.score.tobytes() == score.tobytes()
-            for part, (mean, score) in zip(samples, whole, strict=True)
+            part.mean.tobytes() == before.mean.tobytes() and part.score.tobytes() == before.score.tobytes()
+            for part, before in zip(samples, whole, strict=True)
         )
 
     def _answers(self, parts: Sequence[Rows], size: int) -> bool:

@@ -13,6 +13,7 @@ from coupler.field import Field
 from coupler.learning.registry import ModelCard
 from coupler.operator import Signature
 from coupler.records import Rows
+from coupler.serving.batches import copied
 from coupler.serving.device import Answerer, Device
 from coupler.serving.eager import CHUNK_ROWS, chunk_rows
 from coupler.surrogate import Surrogate
@@ -198,7 +199,7 @@ def _pinned(device: Device, surrogate: Surrogate, samples: Sequence[Rows], form:
     except PluginError as error:
         raise PluginError(f'surrogate.form = "{form}" cannot be had: {error} Use auto.') from error
     eager = device.answerer(surrogate, "eager", samples)
-    if _failure(eager, samples) or _failure(answerer, copies := _copies(samples)):
+    if _failure(eager, samples) or _failure(answerer, copies := copied(samples)):
         return answerer, FormChoice(form, "as the case asks", (FormTrial(form, complaint="it could not be compared"),))
     trial = _difference(form, surrogate.signature, _answers(samples), _answers(copies))
     return answerer, FormChoice(form, "as the case asks", (_timed(trial, answerer, samples),))
@@ -241,10 +242,6 @@ class _Answers:
 
 def _answers(samples: Sequence[Rows]) -> _Answers:
     return _Answers(np.concatenate([part.mean for part in samples]), np.concatenate([part.score for part in samples]))
-
-
-def _copies(samples: Sequence[Rows]) -> list[Rows]:
-    return [Rows(part.inputs, part.dt, part.mean.copy(), part.score.copy()) for part in samples]
 
 
 def _difference(form: str, signature: Signature, eager: _Answers, other: _Answers) -> FormTrial:

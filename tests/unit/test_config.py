@@ -76,9 +76,16 @@ def test_everything_and_a_section_are_explained_key_by_key() -> None:
     assert {row.key.partition(".")[0] for row in explain("run")} == {"run"}
 
 
-@pytest.mark.parametrize(("key", "nearest"), [("run.stepz", "run.steps"), ("controls.mode", "controller.mode")])
-def test_explaining_what_does_not_exist_names_the_nearest(key: str, nearest: str) -> None:
-    with pytest.raises(ConfigError, match=rf'No case has a (key|section) "{key}"\. Did you mean "{nearest}"\?'):
+@pytest.mark.parametrize(
+    ("kind", "key", "nearest"),
+    [
+        ("key", "run.stepz", "run.steps"),
+        ("key", "controls.mode", "controller.mode"),
+        ("section", "contoller", "controller"),
+    ],
+)
+def test_explaining_what_does_not_exist_names_the_nearest(kind: str, key: str, nearest: str) -> None:
+    with pytest.raises(ConfigError, match=rf'No case has a {kind} "{key}"\. Did you mean "{nearest}"\?'):
         explain(key)
 
 

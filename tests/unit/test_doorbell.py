@@ -168,9 +168,7 @@ def test_a_waiter_whose_core_is_shared_sleeps_at_once(arena: Arena) -> None:
         os.sched_setaffinity(0, cores)
 
     assert not patience.yields
-    yields = []
-    for _ in range(64):
+    for _ in range(16):
+        assert not patience.yields
         wait_for_change(arena.bell, 0, 1e-6, patience)
-        yields.append(patience.yields)
-    assert not yields[0]
-    assert any(yields)  # and tries again; on a full machine it may find the core shared once more
+    assert patience.yields  # and tries again
