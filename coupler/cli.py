@@ -18,7 +18,7 @@ from rich.table import Table
 from coupler.atomic import storage_failure
 from coupler.config import explain as explain_keys
 from coupler.config import read_case
-from coupler.errors import ConfigError, CouplerError
+from coupler.errors import FAILED, USER_MISTAKE, ConfigError, CouplerError
 from coupler.openmpi import guard_early
 from coupler.stopping import RESUME_ME
 from coupler.summary import STOPPED
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from coupler.simulation import Simulation
     from coupler.summary import Summary
 
-USER_MISTAKE = 2
-FAILED = 1
 _SIGNALLED = 128
 # What happened last is enough on a screen; summary.json has all of it.
 _MOST_EVENTS = 4

@@ -6,6 +6,9 @@ Everything a user can cause is a :class:`CouplerError`; everything only we can c
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+# What a program says at its end: it met a mistake of its user's, or of its own.
+USER_MISTAKE, FAILED = 2, 1
+
 
 class CouplerError(Exception):
     """Any mistake a user of coupler can make; the message says what, where, why it matters and what to do."""

@@ -11,15 +11,13 @@ import torch
 from mpi4py import MPI
 
 from coupler.coupling.nodes import meet, part, together
-from coupler.errors import CouplerError
+from coupler.errors import FAILED, USER_MISTAKE, CouplerError
 from coupler.learning.trainer import Fit
 from coupler.operator import Signature
 from coupler.surrogate import Samples, Surrogate
 from coupler.team import Team
 
 Value = TypeVar("Value")
-# What a program says at its end: it met a mistake of its user's, or of its own.
-_USER_MISTAKE, _FAILED = 2, 1
 
 
 class RankTeam(Team):
@@ -164,6 +162,6 @@ def _all_at_it() -> Iterator[None]:
     try:
         yield
     except CouplerError as error:
-        raise _TrainingFailed(f"coupler: {error}", _USER_MISTAKE) from error
+        raise _TrainingFailed(f"coupler: {error}", USER_MISTAKE) from error
     except Exception as error:
-        raise _TrainingFailed(traceback.format_exc(), _FAILED) from error
+        raise _TrainingFailed(traceback.format_exc(), FAILED) from error
