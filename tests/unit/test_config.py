@@ -81,7 +81,7 @@ def test_everything_and_a_section_are_explained_key_by_key() -> None:
     [
         ("key", "run.stepz", "run.steps"),
         ("key", "controls.mode", "controller.mode"),
-        ("section", "contoller", "controller"),
+        ("section", "controls", "controller"),
     ],
 )
 def test_explaining_what_does_not_exist_names_the_nearest(kind: str, key: str, nearest: str) -> None:
