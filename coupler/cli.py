@@ -1,8 +1,6 @@
 """The command line: ``coupler run``, ``resume``, ``watch``, ``report``, ``replay``, ``check`` and the others."""
 
-import os
 import signal
-import subprocess
 import sys
 import time
 import traceback
@@ -19,6 +17,7 @@ from coupler.atomic import storage_failure
 from coupler.config import explain as explain_keys
 from coupler.config import read_case
 from coupler.errors import FAILED, USER_MISTAKE, ConfigError, CouplerError
+from coupler.launcher import is_first_rank, is_rank, keep_to_itself, share_the_node
 from coupler.openmpi import guard_early
 from coupler.stopping import RESUME_ME
 from coupler.summary import STOPPED
@@ -50,8 +49,6 @@ _TOLD = (
 _WIDEST_TABLE = 1000
 # Longest that ranks wait for the first one to say what is wrong; if it says nothing, they do [s].
 _FIRST_RANK_SECONDS = 20.0
-# Where launchers tell the processes they start which of them they are.
-_RANKS = ("OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK")
 
 app = typer.Typer(
     add_completion=False,
@@ -69,7 +66,7 @@ def run(
     out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="the run folder; never overwritten")] = None,
 ) -> None:
     """Run a case, alone or on every rank of mpirun."""
-    _share_the_node()
+    share_the_node()
     effective = read_case(case, settings)
     from coupler.simulation import Simulation
 
@@ -84,7 +81,7 @@ def resume(
     ] = [],  # noqa: B006
 ) -> None:
     """Go on with a run from its last checkpoint, alone or under mpirun on any number of ranks."""
-    _share_the_node()
+    share_the_node()
     if not (folder / "case.toml").is_file():
         raise ConfigError(f"{folder} is no run folder: it has no case.toml. Give the folder of a run.")
     effective = read_case(folder / "case.toml", settings)
@@ -109,8 +106,11 @@ def replay(
 ) -> None:
     """Do a run again from its ledger, and say whether it is bitwise the same."""
     if ranks is not None:
-        raise typer.Exit(_start_ranks(ranks, ["replay", str(folder), *(["--out", str(out)] if out else [])]))
-    _share_the_node()
+        from coupler.mpirun import run_on_ranks
+
+        again = ["replay", str(folder), *(["--out", str(out)] if out else [])]
+        raise typer.Exit(run_on_ranks(ranks, again, option="--ranks"))
+    share_the_node()
     from coupler.replay import replay as replay_run
 
     comparison = replay_run(folder, out)
@@ -160,7 +160,7 @@ def check(
     from coupler.check import check_plugin
 
     results = check_plugin(plugin, settings)
-    for result in results if _first_rank() else ():
+    for result in results if is_first_rank() else ():
         mark = "[green]✓[/green]" if result.passed else "[red]✗[/red]"
         _console.print(f"{mark} {escape(result.line)}" + (f" — {escape(result.detail)}" if result.detail else ""))
     if not all(result.passed for result in results):
@@ -227,7 +227,7 @@ def train(
 
     The case is that of the first run.
     """
-    _share_the_node()
+    share_the_node()
     if not (runs[0] / "case.toml").is_file():
         raise ConfigError(f"{runs[0]} is no run folder: it has no case.toml. Give the folder of a run with a tape.")
     case = read_case(runs[0] / "case.toml", settings)
@@ -235,7 +235,7 @@ def train(
     from coupler.playback.training import TruthTraining
     from coupler.runfolder import claim
 
-    trainers = _ranks()
+    trainers = _trainers()
     training = TruthTraining(runs, case, seconds=seconds, samples=samples, trainers=trainers)
 
     def work(fit: Fit) -> "tuple[Path, list[ModelCard]]":
@@ -250,7 +250,7 @@ def train(
         path, cards = in_team(work, training.candidates)
     else:
         path, cards = work(fit_alone)
-    if not _first_rank():
+    if not is_first_rank():
         return
     for card in cards:
         judged = f"{card.holdout_loss:.3g} on those held out, target {case.controller.target:g}"
@@ -273,7 +273,7 @@ def experiment(
     ] = None,
 ) -> None:
     """Compare settings of a case, on recorded truth or in whole runs; what is done already is not done again."""
-    _share_the_node()
+    share_the_node()
     from coupler.experiment import Experiment, Lines, read_plan, slice_of
 
     carried_out = Experiment(read_plan(file), file, out or Path("experiments") / file.stem)
@@ -291,7 +291,7 @@ def main() -> None:
     sys.path.insert(0, str(Path.cwd()))  # as `python -m coupler` does: my_kernel:MyKernel may be here
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, _interrupt)
-    _keep_to_itself()
+    keep_to_itself()
     guard_early()
     try:
         app()
@@ -313,51 +313,13 @@ def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
     sys.exit(_SIGNALLED + number)
 
 
-def _share_the_node() -> None:
-    """One thread per process, and MPI waits that give the core away: ranks, server and trainer share a node.
-
-    Set before numpy and MPI are loaded, and only where the user has not decided otherwise.
-    """
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
-        os.environ.setdefault(name, "1")
-    os.environ.setdefault("OMPI_MCA_mpi_yield_when_idle", "1")
-
-
-def _keep_to_itself() -> None:
-    """Without a launcher, Open MPI leaves 16 MiB in /dev/shm behind (open-mpi/ompi#13261): one process needs none."""
-    if not _launched():
-        os.environ.setdefault("OMPI_MCA_btl", "self")
-
-
-def _start_ranks(ranks: int, arguments: list[str]) -> int:
-    """Start this command on so many ranks, in these surroundings, and give their exit status."""
-    if _launched():
-        raise ConfigError("--ranks starts mpirun, and this is under mpirun already: leave one of the two out.")
-    from coupler.mpirun import mpirun_command
-
-    command = mpirun_command(ranks, arguments, why="--ranks starts")
-    # What one process needs no messages for, several do: see _keep_to_itself.
-    surroundings = {name: value for name, value in os.environ.items() if (name, value) != ("OMPI_MCA_btl", "self")}
-    return subprocess.run(command, env=surroundings, check=False).returncode
-
-
-def _launched() -> bool:
-    return any(name in os.environ for name in _RANKS)
-
-
-def _ranks() -> int:
-    """Give how many of them there are, and see to what they leave behind if they are killed."""
-    if not _launched():
+def _trainers() -> int:
+    """Give how many ranks train; MPI is loaded where there is more than this process only."""
+    if not is_rank():
         return 1
-    from coupler.coupling import guard_job
     from coupler.coupling.team import team_size
 
-    guard_job(None)
     return team_size()
-
-
-def _first_rank() -> bool:
-    return next((os.environ[name] for name in _RANKS if name in os.environ), "0") == "0"
 
 
 def _run(simulation: "Simulation") -> None:
@@ -386,7 +348,7 @@ def _part(message: str) -> NoReturn:
         from coupler.coupling import part
 
         part(message, USER_MISTAKE)
-    if not _first_rank():
+    if not is_first_rank():
         # The launcher ends all ranks when one has ended, perhaps before the first has said why: that one goes first.
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         time.sleep(_FIRST_RANK_SECONDS)

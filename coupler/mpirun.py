@@ -2,12 +2,14 @@
 
 import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from coupler.doctor.launcher import OPEN_MPI, family_of_launcher
 from coupler.errors import ConfigError
+from coupler.launcher import for_ranks, is_rank
 
 
 def mpirun_command(ranks: int, arguments: Sequence[str], *, why: str) -> list[str]:
@@ -37,3 +39,28 @@ def mpirun_command(ranks: int, arguments: Sequence[str], *, why: str) -> list[st
     return [
         mpirun, *(["--oversubscribe"] if crowded else []), "-n", str(ranks), sys.executable, "-m", "coupler", *arguments
     ]  # fmt: skip
+
+
+def run_on_ranks(ranks: int, arguments: Sequence[str], *, option: str) -> int:
+    """Call coupler on so many ranks in these surroundings, and give their exit status.
+
+    Parameters
+    ----------
+    ranks : int
+        How many.
+    arguments : sequence of str
+        What to type after ``coupler``.
+    option : str
+        What the user has typed to have it so.
+
+    Raises
+    ------
+    ConfigError
+        If this is a rank itself, or there is no mpirun.
+
+    Collective: no.
+    """
+    if is_rank():
+        raise ConfigError(f"{option} starts mpirun, and this is under mpirun already: leave one of the two out.")
+    command = mpirun_command(ranks, arguments, why=f"{option} starts")
+    return subprocess.run(command, env=for_ranks(os.environ), check=False).returncode

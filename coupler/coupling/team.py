@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from mpi4py import MPI
 
-from coupler.coupling.nodes import meet, part, together
+from coupler.coupling.nodes import guard_job, meet, part, together
 from coupler.errors import FAILED, USER_MISTAKE, CouplerError
 from coupler.learning.trainer import Fit
 from coupler.operator import Signature
@@ -97,6 +97,7 @@ def in_team(work: Callable[[Fit], Value], candidates: Callable[[], Iterable[Surr
 
     Collective: yes, over all ranks of the world.
     """
+    guard_job(None)
     comm = MPI.COMM_WORLD.Dup()
     team = RankTeam(comm)
     done = together(comm, lambda: _lead(comm, team, work) if team.rank == 0 else _help(comm, team, candidates()))

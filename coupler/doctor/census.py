@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from coupler.doctor.cgroup import cpu_quota
+from coupler.launcher import launched_processes
 from coupler.serving.placement import all_cores
 
 T = TypeVar("T")
 
-# What launchers tell the processes they start: how many there are.
-_LAUNCHED = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS")
 _PROBE_SECONDS = 10.0
 
 
@@ -116,12 +115,6 @@ def is_first_rank() -> bool:
     from mpi4py import MPI
 
     return MPI.COMM_WORLD.rank == 0
-
-
-def launched_processes() -> int:
-    """Say how many processes the launcher started, by its own account."""
-    counts = [int(value) for name in _LAUNCHED if (value := os.environ.get(name, "")).isdigit()]
-    return max(counts, default=1)
 
 
 def _mpi_failure() -> str:

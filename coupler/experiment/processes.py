@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from coupler.launcher import for_ranks
+
 # A run inside a worker of Ray must find neither that cluster nor its token; one under no launcher no launcher's.
 _FOREIGN = ("RAY_", "OMPI_", "PMIX_", "PRTE_", "PMI_")
-# What the user told Open MPI holds for the runs, but not what one process says of itself: ranks need messages.
+# What the user told Open MPI holds for the runs.
 _SETTINGS = ("OMPI_ALLOW_RUN_AS_ROOT", "OMPI_MCA_")
-_OF_ONE_PROCESS = ("OMPI_MCA_btl", "self")
 # prctl(2), PR_SET_PDEATHSIG: SIGTERM when the parent ends, after exec, too. Whoever has lost it by then does nothing.
 _ENDS_WITH_PARENT = (
     "import ctypes, os, sys; parent = int(sys.argv[1]); ctypes.CDLL(None).prctl(1, 15); "
@@ -33,8 +34,8 @@ def surroundings() -> dict[str, str]:
     """Give this process's environment without what Ray or a launcher put there."""
     return {
         name: value
-        for name, value in os.environ.items()
-        if (name.startswith(_SETTINGS) or not name.startswith(_FOREIGN)) and (name, value) != _OF_ONE_PROCESS
+        for name, value in for_ranks(os.environ).items()
+        if name.startswith(_SETTINGS) or not name.startswith(_FOREIGN)
     }
 
 

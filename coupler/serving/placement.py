@@ -8,9 +8,7 @@ from dataclasses import dataclass
 
 from coupler.case import WITH_RANKS
 from coupler.errors import ConfigError, CouplerError, did_you_mean
-
-# What MPI launchers tell the processes they start.
-_LAUNCHED = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS")
+from coupler.launcher import is_launched
 
 
 @dataclass(frozen=True)
@@ -64,7 +62,7 @@ def all_cores() -> Iterator[frozenset[int]]:
     Collective: no.
     """
     before = os.sched_getaffinity(0)
-    if any(name in os.environ for name in _LAUNCHED):
+    if is_launched():
         with suppress(OSError):
             os.sched_setaffinity(0, before | os.sched_getaffinity(os.getppid()))
     try:

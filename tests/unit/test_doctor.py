@@ -12,7 +12,7 @@ import pytest
 
 from coupler.doctor import Finding, examine, print_findings
 from coupler.doctor.between import Meeting, findings_of, first_ranks
-from coupler.doctor.census import Census, Rank, launched_processes
+from coupler.doctor.census import Census, Rank
 from coupler.doctor.cgroup import cpu_quota, memory_limit
 from coupler.doctor.cores import examine_cores, ranges
 from coupler.doctor.finding import merged
@@ -23,6 +23,7 @@ from coupler.doctor.ports import examine_ports
 from coupler.doctor.ray import examine_ray
 from coupler.doctor.software import examine_gpu
 from coupler.doctor.storage import examine_storage
+from coupler.launcher import launched_processes
 
 if TYPE_CHECKING:
     from tests.conftest import MpiRun, Processes
