@@ -29,7 +29,7 @@ from coupler.coupling.resumed import Resumed, Rows
 from coupler.coupling.resumption import Resumption
 from coupler.coupling.script import Script
 from coupler.coupling.session import Session
-from coupler.errors import ConfigError, CouplerError, FieldMismatch, LifecycleError, did_you_mean
+from coupler.errors import FAILED, USER_MISTAKE, ConfigError, CouplerError, FieldMismatch, LifecycleError, did_you_mean
 from coupler.operator import Operator
 from coupler.plugin import build, load
 from coupler.progress import Progress
@@ -528,5 +528,5 @@ def _last_words(error: BaseException) -> str:
 
 def _exit_code(error: BaseException) -> int:
     if isinstance(error, CouplerError) or storage_failure(error):
-        return 2
-    return error.code if isinstance(error, SystemExit) and isinstance(error.code, int) else 1
+        return USER_MISTAKE
+    return error.code if isinstance(error, SystemExit) and isinstance(error.code, int) else FAILED

@@ -1,15 +1,13 @@
 """A running session: everything that exists between the start and the end of a coupled run on this rank."""
 
 import logging
-import os
 import shutil
-import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 from mpi4py import MPI
@@ -19,33 +17,33 @@ from coupler.checkpoint import Column, Plain
 from coupler.clock import Stopwatch
 from coupler.controller import MOST_CALLS
 from coupler.controller.boxes import Boxes
-from coupler.coupling.account import Account, StepTotals
+from coupler.coupling.account import Account
+from coupler.coupling.books import Books
 from coupler.coupling.call import StepSetting
-from coupler.coupling.clocks import clock_offset
 from coupler.coupling.counts import Counts
 from coupler.coupling.families import Families
 from coupler.coupling.journal import Journal
 from coupler.coupling.keeper import Keeper, forget_future, memory_of
 from coupler.coupling.memory import Standing
-from coupler.coupling.nodes import Nodes, on_first, together
+from coupler.coupling.nodes import Nodes, on_first
 from coupler.coupling.plan import SessionPlan
 from coupler.coupling.recorder import TapeRecorder
 from coupler.coupling.reduction import StepReduction
 from coupler.coupling.rehearsal import rehearse
 from coupler.coupling.route import Route
-from coupler.coupling.sharing import SharingSwitch, open_workshop
+from coupler.coupling.sharing import Sharing
 from coupler.coupling.statement import Results, statement
+from coupler.coupling.timelines import open_timeline
 from coupler.coupling.wishes import NUMBERS as WISHES
 from coupler.coupling.wishes import Wishes
 from coupler.errors import CouplerError, FieldMismatch
-from coupler.exchange.bench import Bench
 from coupler.operator import Operator
 from coupler.progress import Progress
 from coupler.records import TAKEOVERS, Event, EventKind, count_restarts
 from coupler.runfolder import RunFolder, claim
 from coupler.summary import FINISHED, STOPPED, ModelSummary, Summary
 from coupler.tape import TapeCall
-from coupler.timeline import Head, Timeline, make_room, write_trace
+from coupler.timeline import Timeline, write_trace
 from coupler.tracking import Start, Teller, open_trackers
 
 if TYPE_CHECKING:
@@ -55,17 +53,6 @@ if TYPE_CHECKING:
     from coupler.serving.supervision import Supervision
 
 _log = logging.getLogger("coupler.session")
-# Books that need not be kept at once are kept this often [s].
-_READ_SECONDS = 0.25
-
-
-class _Unread(NamedTuple):
-    """What came of a step and has not been looked at: sums over the ranks, what held, and seconds since the start."""
-
-    step: int
-    numbers: NDArray[np.int64]
-    setting: tuple[StepSetting, ...]
-    seconds: float
 
 
 class Session:
@@ -129,7 +116,7 @@ class Session:
             if self._nodes.first and since is None:
                 failed.callback(self.folder.abandon)
             self.wishes = Wishes(plan.checkpointed, first=self._nodes.first)
-            self._benches = self._start_sharing()
+            self._sharing = Sharing(plan, self._nodes, self.routes)
             self._journal = Journal(
                 self.folder, self._nodes, tuple(plan.operators), None if since is None else since.journal
             )
@@ -138,7 +125,11 @@ class Session:
             self._journal.tellers = self._start_tellers(telling)
             if plan.case.output.ledger == "audits":
                 self._journal.watch(self.routes)
-            self._timeline = self._start_timeline(started) if plan.case.trace.on else None
+            self._timeline: Timeline | None = None
+            if plan.case.trace.on:
+                self._timeline = open_timeline(self._nodes, self.folder, stopwatch, spans=plan.case.trace.spans)
+                started.callback(self._timeline.close)
+                self._journal.spans = self._timeline
             self._supervision: Supervision | None = None
             self._live: Steering | None = None  # as long as nobody else says what happens
             self._steering: Steering | Following | None = None
@@ -153,8 +144,7 @@ class Session:
             taped = plan.case.output.tape
             self._recorder = TapeRecorder(self.folder, self._nodes, plan.operators, plan.case) if taped else None
             self._step_began = time.perf_counter()
-            self._unread: list[_Unread] = []
-            self._read_at = time.monotonic()
+            self._books = Books(self._account, self._journal, self._sharing, self.routes, counted=plan.learns)
             length = sum(route.counts.shape.length for route in self.routes)
             self._reduction = StepReduction(self._nodes.job, length + WISHES)
             self._keeper = Keeper(plan, self._nodes, self.folder, self._account, self._reduction, self._live)
@@ -172,7 +162,7 @@ class Session:
     @property
     def progress(self) -> Progress:
         """Where the run is, as of the last reduction."""
-        self._read()
+        self._close_books()
         return self._account.moment(self._stopwatch.total, self._restarts).progress()
 
     def evaluate(
@@ -193,7 +183,7 @@ class Session:
             self._first_ids = ids.copy()
         route = self.routes[index]
         outputs = np.empty((len(inputs), len(route.operator.signature.outputs))) if out is None else out
-        bench = self._benches[index] if self._benches else None
+        bench = self._sharing.bench(index)
         if bench is not None:
             bench.enter(self._step + 1, self._call)
         self._journal.record(index, route.evaluate(inputs, outputs, ids, dt, self._step + 1, self._call))
@@ -246,7 +236,7 @@ class Session:
         """
         started = time.monotonic()
         with self._stopwatch.timing("io"):
-            self._read()
+            self._close_books()
             if self._recorder is not None:
                 self._recorder.save()
             models = tuple(model.model_dump() for model in self._models)
@@ -262,7 +252,7 @@ class Session:
         # Decisions made since the last end of a step count as well.
         self._start_reduction(held)
         self._take_in(self._step + 1)
-        self._read()
+        self._close_books()
         if self._steering is not None:
             results = replace(results, events=[*results.events, *self._last_events()])
         seconds = self._stopwatch.seconds
@@ -306,7 +296,7 @@ class Session:
             retrainings=0 if self._steering is None else self._steering.rounds,
             events=self.events,
             loop_seconds=0.0,
-            lending_seconds=sum(bench.lending_seconds for bench in self._benches),
+            lending_seconds=self._sharing.lending_seconds,
             status=STOPPED if self.wishes.stop and self._kept == self._step else FINISHED,
         )
 
@@ -357,28 +347,6 @@ class Session:
         on_first(self._nodes.job, begin)
         return tellers
 
-    def _start_timeline(self, started: ExitStack) -> Timeline:
-        """Begin to note what this rank does when, on the clock of rank 0's node."""
-        folder, nodes, watch = self.folder.trace, self._nodes, self._stopwatch
-        on_first(nodes.job, lambda: make_room(folder))
-        offset = clock_offset(nodes)
-        leaders = nodes.job.allgather(nodes.leads)
-        number = sum(leaders[: nodes.job.rank + 1]) - 1 if nodes.leads else 0
-        head = Head(
-            rank=nodes.job.rank,
-            node=nodes.node.bcast(number),
-            pid=os.getpid(),
-            host=socket.gethostname(),
-            offset=offset.nanoseconds,
-            doubt=offset.doubt,
-            began=int(watch.started * 1e9),
-        )
-        path = folder / f"rank-{nodes.job.rank:06d}.spans"
-        timeline = together(nodes.job, lambda: Timeline(path, head, self._plan.case.trace.spans))
-        started.callback(timeline.close)
-        watch.spans = self._journal.spans = timeline
-        return timeline
-
     def _switch_all_off(self, *, tell: bool) -> None:
         for index, route in enumerate(self.routes):
             route.off = True
@@ -422,44 +390,17 @@ class Session:
         inheritance = self._plan.inheritance
         return {} if inheritance is None else on_first(self._nodes.job, lambda: inheritance.copy_models(registry))
 
-    def _start_sharing(self) -> list[Bench]:
-        """Make the benches on which truth is shared, where it may be; a node that cannot have them goes without."""
-        sharing, operators = self._plan.case.exchange.sharing, tuple(self._plan.operators.values())
-        self._switches = [SharingSwitch(always=sharing == "on") for _ in operators]
-        if sharing == "off" or (sharing == "auto" and not self._plan.learns):
-            return []
-        try:
-            elements = tuple(self._plan.elements[name] for name in self._plan.operators)
-            benches = together(self._nodes.job, lambda: open_workshop(self._nodes, operators, elements))
-        except CouplerError as error:
-            if sharing == "on":
-                raise CouplerError(f'exchange.sharing = "on": {error} "auto" goes on without sharing.') from error
-            if self._nodes.first:
-                _log.warning("truth is not shared among the ranks of a node: %s", error)
-            return []
-        for route, bench in zip(self.routes, benches, strict=False):
-            route.truth.worker = bench
-        return benches
-
     @property
-    def _bookish(self) -> bool:
-        """Whether something hangs on the sums of every step.
-
-        Where no model can ever take over nothing does, and books are kept for many steps at once: after the truth of a
-        step every line of Python has left the caches, and costs five times as much.
-        """
-        return bool(self._benches) or (self._steering is not None and self._steering.active)
+    def _eventful(self) -> bool:
+        """Whether something hangs on the sums of every step; where no model can ever take over nothing does."""
+        return bool(self._sharing.benches) or (self._steering is not None and self._steering.active)
 
     def _held(self) -> tuple[StepSetting, ...]:
         """Say what held in the step that ends; to be asked before the sums of the step before move it."""
         return tuple(route.setting for route in self.routes)
 
     def _start_reduction(self, held: tuple[StepSetting, ...]) -> None:
-        for route, bench in zip(self.routes, self._benches, strict=False):
-            tally = bench.take_tally()
-            route.counts.shared_elements += tally.elements
-            route.counts.shared_nanoseconds += tally.nanoseconds
-            route.counts.sharing_nanoseconds += tally.overhead
+        self._sharing.count(self.routes)
         self._setting = held
         self._reduction.start(*[route.counts.numbers for route in self.routes], self.wishes.numbers())
         for route in self.routes:
@@ -490,36 +431,12 @@ class Session:
         reduced = reduced[:-WISHES]
         if step <= self._step:
             self._journal.step(step)
-        self._unread.append(_Unread(step, reduced.copy(), self._setting, self._stopwatch.total))
-        if self._bookish or time.monotonic() - self._read_at > _READ_SECONDS:
-            return self._read()
-        return ()
+        self._books.enter(step, reduced, self._setting, self._stopwatch.total)
+        return self._close_books() if self._eventful or self._books.due else ()
 
-    def _read(self) -> tuple[Counts, ...]:
+    def _close_books(self) -> tuple[Counts, ...]:
         """Do the books of the steps whose sums have come; give the counts of the last one. Collective: no."""
-        counts: tuple[Counts, ...] = ()
-        for step, numbers, setting, seconds in self._unread:
-            shapes = [route.counts.shape for route in self.routes]
-            parts = np.split(numbers, np.cumsum([shape.length for shape in shapes])[:-1])
-            counts = tuple(Counts(shape, part) for shape, part in zip(shapes, parts, strict=True))
-            if step > self._step and not any(one.elements for one in counts):
-                continue  # nothing was decided after the last end of a step
-            totals = StepTotals(step, counts, setting)
-            self._account.add(totals)
-            if self._plan.learns:
-                self._journal.count(totals, [route.loss_bound for route in self.routes])
-            self._journal.note(self._account.moment(seconds, self._restarts).progress)
-            self._switch_sharing(counts)
-        self._unread.clear()
-        self._read_at = time.monotonic()
-        return counts
-
-    def _switch_sharing(self, counts: tuple[Counts, ...]) -> None:
-        """Share from the next step on what pays; every rank sees the same counts, so all do."""
-        for switch, totals in zip(self._switches, counts, strict=True):
-            switch.advance(totals)
-        for switch, bench in zip(self._switches, self._benches, strict=False):
-            bench.on = switch.on
+        return self._books.close(self._step, self._restarts)
 
     def _note(self, events: Sequence[Event]) -> None:
         """Write events down, and begin anew what hangs on the version that answers."""
@@ -529,7 +446,7 @@ class Session:
             self._restarts += count_restarts([event])
             if event.kind in TAKEOVERS:
                 assert self._steering is not None
-                self._switches[event.operator].renew()
+                self._sharing.renew(event.operator)
                 card = self._steering.card(event)
                 self._models.append(
                     ModelSummary(operator=card.operator, version=card.version, step=event.step, sha256=card.sha256)
