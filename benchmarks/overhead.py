@@ -199,7 +199,7 @@ def _answered(count: int, effort: Effort) -> list[Row]:
     promoted = route.controller.promoted(route.state, 1, 1.0)
     route.state = replace(promoted, gate=replace(promoted.gate, stopped=False))
     route.limits = Limits.of(CHEAP.signature, np.zeros(3), np.ones(3))
-    transport = route.transport = InProcessTransport(SlotShape(0, count, 3, 3), _answer, lambda version: None)
+    transport = route.line.transport = InProcessTransport(SlotShape(0, count, 3, 3), _answer, lambda version: None)
     rng, ids, out = np.random.default_rng(0), np.arange(count), np.empty((count, 3))
     place = route.inputs(count)
     place[...] = rng.random((count, 3))

@@ -39,6 +39,23 @@ class Stopwatch:
         """Charge time that was taken elsewhere to an activity."""
         self.seconds[activity] += seconds
 
+    def since(self, activity: str, started: float, step: int) -> float:
+        """Give the seconds since then, and put them on the timeline, if there is one; nothing is charged.
+
+        Parameters
+        ----------
+        activity : str
+            What was done.
+        started : float
+            When it began, by ``time.perf_counter`` [s].
+        step : int
+            The time step it belongs to.
+        """
+        stopped = time.perf_counter()
+        if self.spans is not None:
+            self.spans.span(activity, started, stopped, step)
+        return stopped - started
+
     @property
     def total(self) -> float:
         """Seconds since this stopwatch was made."""

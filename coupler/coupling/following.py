@@ -76,9 +76,9 @@ class Following:
         """Write nothing: no samples are kept. Collective: no."""
 
     def _stand(self, name: str, route: Route, standing: Standing) -> None:
-        assert route.transport is not None
+        assert route.line.transport is not None
         for version in {standing.version, standing.challenger} - {0, route.state.version, route.challenger}:
-            route.transport.prepare(version)
+            route.line.transport.prepare(version)
         if standing.version not in (0, route.state.version):
             card = self._registry.card(name, standing.version)
             take_over(route, card, self._registry.introduction(card))
@@ -113,7 +113,7 @@ def follow(script: Script, routes: Mapping[str, Route], models: Path, started: E
     registry = Registry(models)
     lines = OwnLines(script.case, registry)
     for index, (name, route) in enumerate(routes.items()):
-        route.transport = lines.to(name, route)
+        route.line.transport = lines.to(name, route)
         route.absent = script.absences[index]
-        started.callback(route.transport.close)
+        started.callback(route.line.transport.close)
     return Following(script, routes, registry)

@@ -47,7 +47,7 @@ def staged(operator: Operator, controller: Controller, answers: Floats, *, regio
     n_in = len(operator.signature.inputs)
     route = Route(operator, controller, seed=0, deadline=1.0, must_answer=False, stopwatch=Stopwatch(), regions=regions)
     shape = SlotShape(0, len(answers), n_in, answers.shape[1])
-    route.transport = InProcessTransport(shape, predict, lambda version: None)
+    route.line.transport = InProcessTransport(shape, predict, lambda version: None)
     route.limits = Limits.of(operator.signature, np.full(n_in, -np.inf), np.full(n_in, np.inf))
     route.state = controller.promoted(route.state, 1, 1.0)
     return route

@@ -26,10 +26,10 @@ from coupler.controller.hysteresis import Hysteresis, Remembered
 from coupler.controller.repair import repair
 from coupler.coupling.call import CallRecord, Piece, StepSetting, Unanswered, id_ranges
 from coupler.coupling.counts import Counts, CountsShape
+from coupler.coupling.line import Line, LineSeconds
 from coupler.coupling.observer import Observer
 from coupler.coupling.truth import Truth
-from coupler.errors import CouplerError, FieldMismatch
-from coupler.exchange import Answer, Transport
+from coupler.exchange import Answer
 from coupler.operator import Operator
 from coupler.records import Reason
 
@@ -40,18 +40,6 @@ Rows = NDArray[np.int64]
 _SUMS = len(AuditedSums(audit_rate=1.0, decisions=0).counts)
 # Why a question that would have been asked had no answer: these hang on a clock, or on what broke.
 _UNANSWERED = (Reason.TIMEOUT, Reason.SERVER_LOST)
-
-
-@dataclass(slots=True)
-class _Spent:
-    """Seconds of one call, by activity; those of a trial are among those of waiting."""
-
-    wait: float = 0.0
-    gather: float = 0.0
-    gate: float = 0.0
-    model: float = 0.0
-    hidden: float = 0.0
-    trial: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -80,8 +68,8 @@ class Route:
     ----------
     state : ControllerState
         Replaced between steps by whoever reduces over the ranks, never within one.
-    transport : Transport or None
-        The line to the model, while there is one.
+    line : Line
+        The way to the model.
     observer : Observer
         Counts what truth says of answers.
     challenger : int
@@ -138,7 +126,9 @@ class Route:
         self.operator = operator
         self.controller = controller
         self.state: ControllerState = controller.start()
-        self.transport: Transport | None = None
+        self.line = Line(
+            len(operator.signature.inputs), deadline=deadline, must_answer=must_answer, stopwatch=stopwatch
+        )
         self.truth = Truth(operator, stopwatch)
         self.challenger = 0
         self.off = False
@@ -150,20 +140,16 @@ class Route:
         self.on_truth: Callable[[Piece, Reasons], None] | None = None
         self.elements = self.asked_elements = 0
         self.asked_seconds = self.waited_seconds = self.hidden_seconds = 0.0
-        self._deadline, self._must_answer, self._stopwatch = deadline, must_answer, stopwatch
+        self._stopwatch = stopwatch
         self._coins = Coins(seed, Stream.AUDIT)
         self._n_in, self._n_out = len(operator.signature.inputs), len(operator.signature.outputs)
         self._atol, self._rtol = np.array(operator.signature.atol), np.array(operator.signature.rtol)
         self._gate: Gate | None = None
-        self._spent = _Spent()
-        self._truth_before = 0.0
-        self._asked_at = 0.0
+        self._gate_seconds = self._trial_seconds = self._truth_before = 0.0
         self._unanswered: list[Unanswered] = []
         self._silent = id_ranges(np.empty(0, np.int64))
         self._space = _workspace(0, self._n_in)
         self._no_truth = np.empty((0, self._n_out))
-        self._own = self._offered = np.empty((0, self._n_in))
-        self._offered_by: Transport | None = None
 
     @property
     def limits(self) -> Limits | None:
@@ -176,15 +162,8 @@ class Route:
 
     def inputs(self, count: int) -> Floats:
         """Give an array (count, n_in) to gather into, good until the next call: the transport's own if possible."""
-        transport = self.transport
         # Where a script says who is asked, a question is a part of its call, and would lie on what is left of it.
-        if transport is None or self.absent is not None or transport.busy or transport.room(count) < count:
-            # The same pages again and again: fresh ones cost as much as the copy into them.
-            if count > len(self._own):
-                self._own = np.empty((count, self._n_in))
-            return self._own[:count]
-        self._offered, self._offered_by = transport.inputs(count), transport
-        return self._offered
+        return self.line.inputs(count, apart=self.absent is not None)
 
     def evaluate(
         self, inputs: Floats, outputs: Floats, ids: NDArray[np.int64], dt: float, step: int, call: int
@@ -216,7 +195,8 @@ class Route:
         Collective: no.
         """
         count, space = len(inputs), self._space
-        self._spent = spent = _Spent()
+        self.line.seconds = seconds = LineSeconds()
+        self._gate_seconds = self._trial_seconds = 0.0
         self._truth_before = self.truth.seconds
         self._unanswered = []
         self.elements += count
@@ -238,18 +218,13 @@ class Route:
             self._go_through(call_whole)
         self.counts.reasons += space.by_reason
         self.counts.audited += space.sums
-        self.asked_seconds += spent.gather + spent.wait + spent.gate - spent.trial
-        self.waited_seconds += spent.wait
-        self.hidden_seconds += spent.hidden
-        self._stopwatch.charge("gather", spent.gather)
-        self._stopwatch.charge("wait", spent.wait)
-        self._stopwatch.charge("gate", spent.gate)
+        self.asked_seconds += seconds.gather + seconds.wait + self._gate_seconds - self._trial_seconds
+        self.waited_seconds += seconds.wait
+        self.hidden_seconds += seconds.hidden
+        self._stopwatch.charge("gather", seconds.gather)
+        self._stopwatch.charge("wait", seconds.wait)
+        self._stopwatch.charge("gate", self._gate_seconds)
         return self._record(step, call, space.by_reason.tolist(), space.sums.tolist())
-
-    def renew(self) -> None:
-        """Turn to a server that was started in the place of one that was lost. Collective: no; between two steps."""
-        if self.transport is not None:
-            self.transport.renew()
 
     @property
     def needed_versions(self) -> tuple[int, ...]:
@@ -301,7 +276,7 @@ class Route:
         )
 
     def _record(self, step: int, call: int, reasons: list[int], sums: list[int]) -> CallRecord:
-        spent, state = self._spent, self.state
+        seconds, state = self.line.seconds, self.state
         truth_seconds = self.truth.seconds - self._truth_before
         self._stopwatch.charge("truth", truth_seconds)
         return CallRecord(
@@ -313,9 +288,9 @@ class Route:
             self.audit_rate,
             state.version,
             truth_seconds,
-            spent.wait,
-            spent.model,
-            spent.hidden,
+            seconds.wait,
+            seconds.model,
+            seconds.hidden,
             state.stopped,
             self._unanswered,
         )
@@ -328,13 +303,7 @@ class Route:
             return Reason.SWITCHED_OFF
         if self.state.version == 0:
             return Reason.NO_MODEL
-        assert self.transport is not None
-        if self._must_answer:
-            return None
-        if self.transport.lost:
-            return Reason.SERVER_LOST
-        # One question may be late, its slot is taken: go on without asking until the server has come round to it.
-        return Reason.TIMEOUT if self.transport.busy else None
+        return self.line.silence
 
     def _go_through(self, whole: Piece) -> None:
         """Decide on all elements, as many at once as can be asked about; after one silence nobody is asked any more.
@@ -344,7 +313,7 @@ class Route:
         count, start = len(whole.ids), 0
         while start < count:
             # Asked every time: a slot may have grown with the question before.
-            stop = count if self.transport is None else start + self.transport.room(count - start)
+            stop = start + self.line.room(count - start)
             first, closed = start, self._closed()
             silence = closed or self._decide(whole if stop - start == count else whole.take(slice(start, stop)))
             start = stop
@@ -392,12 +361,12 @@ class Route:
         count = len(piece.ids)
         if len(self._space.reasons) < count:
             self._space = _workspace(count, self._n_in, self._space)
-        self._ask(piece)
+        self.line.ask(piece, self.state.version)
         audits = self._toss(piece)
         truth = self.truth.of_typical(self._space.rest_inputs[:audits], piece.dt) if audits else self._no_truth
         if self.challenger:
             truth = truth.copy()  # it is good until the next truth, and the challenger is judged after that of the rest
-        answer = self._answer(piece)
+        answer = self.line.answer(piece.step)
         if answer.arrived:
             self._take(piece, answer, truth)
         else:
@@ -417,64 +386,13 @@ class Route:
         if self.on_truth is not None:
             self.on_truth(piece, np.full(len(piece.ids), reason, np.uint8))
 
-    def _ask(self, piece: Piece) -> None:
-        """Send the question; from here on the piece's inputs are those of the transport."""
-        started, transport, count = time.perf_counter(), self.transport, len(piece.ids)
-        assert transport is not None
-        if piece.inputs is not self._offered or transport is not self._offered_by:
-            self._offered_by = None  # it may move with what follows
-            place = transport.inputs(count)
-            if np.may_share_memory(place, piece.outputs):
-                raise FieldMismatch(
-                    "out lies where the inputs of the question go, which are read again after the first results are "
-                    "written: pass an array of your own, and fill the one that coupling.inputs gives."
-                )
-            if piece.inputs.ctypes.data != place.ctypes.data:
-                np.copyto(place, piece.inputs)
-            piece.inputs = place
-        self._asked_at = time.perf_counter()
-        transport.ask(count, piece.dt, self.state.version)
-        self._spent.gather += self._noted("gather", started, piece.step)
-
     def _toss(self, piece: Piece) -> int:
         started, space = time.perf_counter(), self._space
         audits = self._coins.choose(
             self.audit_rate, piece.step, piece.call, piece.ids, piece.inputs, space.audited, space.rest_inputs
         )
-        self._spent.gate += self._noted("gate", started, piece.step)
+        self._gate_seconds += self._stopwatch.since("gate", started, piece.step)
         return audits
-
-    def _answer(self, piece: Piece) -> Answer:
-        assert self.transport is not None
-        spent, started = self._spent, time.perf_counter()
-        answer = self.transport.answer(self._deadline)
-        if self._must_answer and not answer.arrived:
-            answer = self._persist(answer, started)
-        waited = self._noted("wait", started, piece.step)
-        spent.wait += waited
-        if answer.arrived:
-            if (spans := self._stopwatch.spans) is not None:
-                answered_at = self._asked_at + answer.turnaround
-                spans.span("model", answered_at - answer.seconds, answered_at, piece.step)
-            spent.model += answer.seconds
-            spent.hidden += max(0.0, answer.turnaround - waited)
-        elif self._must_answer:
-            raise CouplerError(
-                f"step {piece.step}: {answer.reason.sentence}, and in deterministic mode a run cannot go on "
-                "without it, because what is answered in time would depend on the clock. Run it again, with a "
-                'longer exchange.patience if the server was only slow, or with learning.mode = "asynchronous".'
-            )
-        return answer
-
-    def _persist(self, answer: Answer, since: float) -> Answer:
-        """Where an answer must come: wait for a server in the place of one that was lost, and for its answer."""
-        assert self.transport is not None
-        while answer.reason is Reason.SERVER_LOST and self.transport.renew(self._left(since)):
-            answer = self.transport.answer(self._left(since))
-        return answer
-
-    def _left(self, since: float) -> float:
-        return max(0.0, self._deadline - (time.perf_counter() - since))
 
     def _take(self, piece: Piece, answer: Answer, truth: Floats) -> None:
         """Judge an answer, measure it where it was audited, take it where it may stand; the truth for the rest."""
@@ -499,13 +417,13 @@ class Route:
             barred=self._barred(piece),
         )
         self.observer.audited(piece, answer.mean, score, space, truth, state)
-        self._spent.gate += self._noted("gate", started, piece.step)
+        self._gate_seconds += self._stopwatch.since("gate", started, piece.step)
         if left:
             rest, rest_truth = space.rest[:left], self.truth.of(space.rest_inputs[:left], piece.dt)
             put_rows(space.rest, left, rest_truth, piece.outputs)
             started = time.perf_counter()
             self.observer.compared(answer.mean, score, rest, space.reasons[rest], rest_truth, state.unit)
-            self._spent.gate += self._noted("gate", started, piece.step)
+            self._gate_seconds += self._stopwatch.since("gate", started, piece.step)
         self._soften(piece, answer.mean, score, len(truth))
 
     def _soften(self, piece: Piece, mean: Floats, score: Floats, audits: int) -> None:
@@ -535,18 +453,9 @@ class Route:
 
     def _try_challenger(self, piece: Piece, defence: Floats, truth: Floats) -> None:
         """Ask the version on trial about the audited elements, and count how both fared."""
-        transport, audits = self.transport, len(truth)
-        assert transport is not None
-        questions, place = piece.inputs[self._space.audited[:audits]], transport.inputs(audits)
-        # The inputs are the rank's own, who may look at them again.
-        before = place.copy()
-        place[...] = questions
-        waited = self._spent.wait
-        self._asked_at = time.perf_counter()
-        transport.ask(audits, piece.dt, self.challenger)
-        answer = self._answer(piece)
-        self._spent.trial += self._spent.wait - waited
-        place[...] = before
+        questions, waited = piece.inputs[self._space.audited[: len(truth)]], self.line.seconds.wait
+        answer = self.line.answer_aside(piece, questions, self.challenger)
+        self._trial_seconds += self.line.seconds.wait - waited
         if answer.arrived:
             self._repair(questions, answer.mean)
             self.observer.tried(defence, answer.mean, truth)
@@ -562,13 +471,6 @@ class Route:
         self.observer.unanswered(piece, reason)
         space.by_reason[reason] += count
         space.sums[0] += count
-
-    def _noted(self, activity: str, started: float, step: int) -> float:
-        """Give the seconds since then, and note them in the timeline if there is one."""
-        stopped = time.perf_counter()
-        if (spans := self._stopwatch.spans) is not None:
-            spans.span(activity, started, stopped, step)
-        return stopped - started
 
 
 def _workspace(count: int, n_in: int, before: Workspace | None = None) -> Workspace:

@@ -80,7 +80,7 @@ class NodeServices:
             transports = together(nodes.job, lambda: self._transports(case, shapes, arena))
             for route, transport in zip(routes.values(), transports, strict=True):
                 started.callback(transport.close)
-                route.transport = transport
+                route.line.transport = transport
             self._started = started.pop_all()
 
     def close(self) -> None:

@@ -95,8 +95,8 @@ class Succession:
         self._trial, self._mirror = memory.trial, memory.mirror
         self._cards = {version: card(version) for version in memory.versions}
         for version in self._route.needed_versions:
-            assert self._route.transport is not None
-            self._route.transport.prepare(version)
+            assert self._route.line.transport is not None
+            self._route.line.transport.prepare(version)
         if self._route.state.version:
             answering = self._cards[self._route.state.version]
             keep_to(self._route, answering, self._introduction(answering))
@@ -114,8 +114,8 @@ class Succession:
             The step that ends now.
         """
         self._cards[card.version] = card
-        assert self._route.transport is not None
-        self._route.transport.prepare(card.version)
+        assert self._route.line.transport is not None
+        self._route.line.transport.prepare(card.version)
         if self._route.state.version == 0:
             self._take_over(card)
             said = f"version {card.version} is the first; {_held_out(card)}"

@@ -47,7 +47,7 @@ class Upkeep:
         Collective: yes at steps where something has happened, otherwise no.
         """
         for route in self._routes:
-            route.renew()
+            route.line.renew()
         return self.tell(step) if totals and totals[0].notices else []
 
     def want(self) -> None:

@@ -43,7 +43,7 @@ def _evaluated() -> tuple[Route, Floats]:
         stopwatch=Stopwatch(),
         boxes=Boxes.of(OPERATOR.signature, BOXES),
     )
-    route.transport = InProcessTransport(SlotShape(0, COUNT, 2, 2), _answer, lambda version: None)
+    route.line.transport = InProcessTransport(SlotShape(0, COUNT, 2, 2), _answer, lambda version: None)
     route.limits = Limits.of(OPERATOR.signature, np.full(2, -9.0), np.full(2, 9.0))
     route.state = controller.promoted(route.state, 1, 0.8)
     inputs = np.random.default_rng(1).random((COUNT, 2))

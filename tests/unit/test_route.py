@@ -86,7 +86,7 @@ class Line(Transport):
 def _route(mode: Mode = "certified", *, transport: Transport | None = None, must_answer: bool = False) -> Route:
     controller = Controller(mode=mode, audit_rate=0.1, threshold=THRESHOLD)
     route = Route(OPERATOR, controller, seed=SEED, deadline=1.0, must_answer=must_answer, stopwatch=Stopwatch())
-    route.transport = transport or InProcessTransport(SlotShape(0, CAPACITY, 2, 2), _predict, lambda version: None)
+    route.line.transport = transport or InProcessTransport(SlotShape(0, CAPACITY, 2, 2), _predict, lambda version: None)
     if mode != "physics":
         promoted = controller.promoted(route.state, 1, 1.0)
         route.state = replace(promoted, gate=replace(promoted.gate, stopped=False))
@@ -413,7 +413,7 @@ def test_counts_of_a_step_add_up_until_they_are_cleared() -> None:
 def _soft(*, hysteresis: float = 0.0, blend: float = 0.0) -> Route:
     controller = Controller(audit_rate=0.1, threshold=THRESHOLD, hysteresis=hysteresis, blend=blend)
     route = Route(OPERATOR, controller, seed=SEED, deadline=1.0, must_answer=False, stopwatch=Stopwatch())
-    route.transport = InProcessTransport(SlotShape(0, CAPACITY, 2, 2), _predict, lambda version: None)
+    route.line.transport = InProcessTransport(SlotShape(0, CAPACITY, 2, 2), _predict, lambda version: None)
     promoted = controller.promoted(route.state, 1, 1.0)
     route.state = replace(promoted, gate=replace(promoted.gate, stopped=False))
     route.limits = Limits.of(OPERATOR.signature, np.zeros(2), np.array([0.95, 1.0]))

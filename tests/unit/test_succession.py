@@ -65,7 +65,7 @@ class Stage:
             OPERATOR, controller, seed=3, deadline=1.0, must_answer=False, stopwatch=Stopwatch(), regions=2
         )
         shape = SlotShape(0, ELEMENTS, 1, 1)
-        self.route.transport = InProcessTransport(shape, self.cast.predict, lambda version: None)
+        self.route.line.transport = InProcessTransport(shape, self.cast.predict, lambda version: None)
         nothing = ModelIntroduction(HeldOut(np.empty((0, 1)), np.empty(0), np.empty(0)), Regions.none(1))
         self.succession = Succession(0, self.route, MOST, lambda card: nothing)
         self.step = 0
