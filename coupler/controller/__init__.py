@@ -13,7 +13,7 @@ from coupler.controller.certificate import (
 from coupler.controller.coins import MOST_CALLS, Coins, Stream, tosses, uniforms
 from coupler.controller.controller import Controller, ControllerState, Mode
 from coupler.controller.findings import SCORE_BINS, SCORE_ROWS, Findings, Measures, Scale, measure, score_edges
-from coupler.controller.gate import Gate, Workspace, audited_sums, judge, losses, put_rows
+from coupler.controller.gate import Gate, Workspace, put_rows
 from coupler.controller.limits import Limits
 from coupler.controller.policies import GateState, HeldOut, Introduction, Policy, Question, Rules
 from coupler.controller.statements import Losses, Statements, of_outputs
@@ -47,9 +47,6 @@ __all__ = [
     "Stream",
     "Tally",
     "Workspace",
-    "audited_sums",
-    "judge",
-    "losses",
     "measure",
     "of_outputs",
     "put_rows",

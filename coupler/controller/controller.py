@@ -10,16 +10,12 @@ from functools import cached_property
 from typing import Literal, get_args
 
 import numpy as np
-from numpy.typing import NDArray
 
 from coupler.controller.certificate import Bound, Certificate, Tally
 from coupler.controller.findings import Findings
-from coupler.controller.gate import judge
-from coupler.controller.limits import Floats, Limits
 from coupler.controller.policies import GateState, HeldOut, Introduction, Policy, Rules, make_policy
 from coupler.controller.regions import Alarms
 from coupler.errors import ConfigError, did_you_mean
-from coupler.records import Reason
 
 # A region is in order while accepted answers there are within tolerance in the mean, and within half of the cap.
 _MOST_LEVEL = 0.5
@@ -172,19 +168,6 @@ class Controller:
         if not self.asks or state.version == 0:
             return 0.0
         return 1.0 if self.mode == "shadow" else self.audit_rate
-
-    def judge(
-        self, state: ControllerState, inputs: Floats, mean: Floats, score: Floats, limits: Limits
-    ) -> NDArray[np.uint8]:
-        """Judge a batch as the mode wants it: by :func:`~coupler.controller.judge`, or all accepted (surrogate).
-
-        In shadow mode the reasons say what would have been accepted; the truth is used all the same.
-
-        Collective: no.
-        """
-        if not self.uses_gate:
-            return np.full(len(score), Reason.ACCEPTED, dtype=np.uint8)
-        return judge(inputs, mean, score, limits, threshold=state.threshold, stopped=state.stopped)
 
     def start(self) -> ControllerState:
         """Give the state before the first step: no model, nothing accepted."""

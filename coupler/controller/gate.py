@@ -8,7 +8,6 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from coupler.controller.certificate import AuditedSums
 from coupler.controller.limits import Floats, Limits
 from coupler.controller.loss import quantised_loss, scaled_error
 from coupler.errors import FieldMismatch
@@ -27,83 +26,6 @@ _AUDIT = int(Reason.AUDIT)
 _BLOCK = 128
 _NOBODY = np.empty(0, np.bool_)
 _LARGEST = float(np.finfo(np.float64).max)
-
-
-def judge(
-    inputs: Floats,
-    mean: Floats,
-    score: Floats,
-    limits: Limits,
-    *,
-    threshold: float,
-    stopped: bool = False,
-) -> NDArray[np.uint8]:
-    """Decide, element by element, whether an answer may stand in for the truth.
-
-    The hard checks come first: not finite, outside a field's bounds, a conserved sum off by more than the
-    tolerances of its terms, inputs outside the training range. Then the score must be below the threshold, strictly,
-    so that a threshold of 0 accepts nothing whatever a score claims.
-
-    Parameters
-    ----------
-    inputs : ndarray (n, n_in)
-        Operator inputs.
-    mean, score : ndarray (n, n_out) and (n,)
-        The surrogate's answer; the score only ranks, and counts as 0 where it is negative.
-    limits : Limits
-        Of the operator and the model.
-    threshold : float
-        On the score.
-    stopped : bool
-        The hard stop: what would be accepted is refused as ``BUDGET``.
-
-    Returns
-    -------
-    ndarray (n,) of uint8
-        A :class:`~coupler.records.Reason` each, ``ACCEPTED`` where the answer may stand.
-
-    Raises
-    ------
-    FieldMismatch
-        If the answer has another shape than the operator declares.
-
-    Collective: no. Releases the GIL.
-    """
-    _check_shapes(inputs, mean, score, limits)
-    reasons = np.empty(len(inputs), dtype=np.uint8)
-    passed = _BUDGET if stopped else _ACCEPTED
-    _judge(
-        inputs, mean, score, threshold, passed,
-        limits.range_lower, limits.range_upper, limits.lower, limits.upper,
-        limits.before, limits.after, limits.slack, limits.slope, reasons,
-    )  # fmt: skip
-    return reasons
-
-
-def losses(answer: Floats, truth: Floats, atol: Floats, rtol: Floats, cap: float) -> tuple[Floats, NDArray[np.int64]]:
-    """Measure audited answers: :meth:`Signature.error` and its quantised loss in one pass.
-
-    Parameters
-    ----------
-    answer, truth : ndarray (n, n_out)
-        What the surrogate said and what is right.
-    atol, rtol : ndarray (n_out,)
-        Tolerance per output.
-    cap : float
-        Error that counts as a loss of 1 [tolerances].
-
-    Returns
-    -------
-    error : ndarray (n,)
-        In tolerances, infinite where it is not finite.
-    loss : ndarray (n,) of int64
-        min(error / cap, 1), rounded up [2**-32].
-
-    Collective: no. Releases the GIL.
-    """
-    error, loss = np.empty(answer.shape[0]), np.empty(answer.shape[0], dtype=np.int64)
-    _losses(answer, truth, atol, rtol, cap, error, loss)
-    return error, loss
 
 
 class Workspace(NamedTuple):
@@ -140,7 +62,9 @@ class Workspace(NamedTuple):
 class Gate:
     """One pass over an answered piece: judge it, measure the audits, take what is accepted, list what is left.
 
-    It does what :func:`judge`, :func:`losses` and :func:`audited_sums` do one after the other, number for number.
+    The hard checks come first: not finite, outside a field's bounds, a conserved sum off by more than the tolerances
+    of its terms, inputs outside the training range. Then the score must be below the threshold, strictly, so that a
+    threshold of 0 accepts nothing whatever a score claims.
 
     Parameters
     ----------
@@ -184,10 +108,10 @@ class Gate:
 
         Parameters
         ----------
-        inputs : ndarray (n, n_in)
+        inputs : ndarray (n, n_in), C order
             Operator inputs.
-        mean, score : ndarray (n, n_out) and (n,)
-            The surrogate's answer.
+        mean, score : ndarray (n, n_out), C order, and (n,)
+            The surrogate's answer; the score only ranks, and counts as 0 where it is negative.
         truth : ndarray (m, n_out)
             Of the m audited elements.
         outputs : ndarray (n, n_out), C order
@@ -195,9 +119,9 @@ class Gate:
         space : Workspace
             Holds the audited positions; receives everything else.
         threshold : float
-            On the score, as for :func:`judge`.
+            On the score.
         stopped : bool
-            The hard stop.
+            The hard stop: what would be accepted is refused as ``BUDGET``.
         judges : bool
             Whether answers are judged; if not, all are accepted.
         barred : ndarray (n,) of bool
@@ -238,40 +162,6 @@ def put_rows(rows: NDArray[np.int64], count: int, values: Floats, outputs: Float
     _put_rows(rows, count, values, outputs)
 
 
-def audited_sums(
-    reasons: NDArray[np.uint8],
-    audited: NDArray[np.bool_],
-    error: Floats,
-    loss: NDArray[np.int64],
-    audit_rate: float,
-) -> AuditedSums:
-    """Add up one call's decisions for the certificate.
-
-    Parameters
-    ----------
-    reasons : ndarray (n,) of uint8
-        What :func:`judge` said of every element, audited ones included.
-    audited : ndarray (n,) of bool
-        The coins.
-    error, loss : ndarray (m,)
-        Of the m audited elements, in order; infinity and 2**32 where the truth never arrived.
-    audit_rate : float
-        Probability of the coins.
-
-    Returns
-    -------
-    AuditedSums
-        Of this call on this rank.
-
-    Collective: no. Releases the GIL.
-    """
-    assert reasons.shape == audited.shape and error.shape == loss.shape, (reasons.shape, error.shape, loss.shape)
-    counts = np.zeros(8, dtype=np.int64)
-    _count(reasons, audited, error, loss, counts)
-    assert counts[1] == error.size, (int(counts[1]), error.size)
-    return AuditedSums.of(audit_rate, counts)
-
-
 def _check_shapes(inputs: Floats, mean: Floats, score: Floats, limits: Limits) -> None:
     n, n_in, n_out = inputs.shape[0], limits.range_lower.size, limits.lower.size
     if inputs.shape != (n, n_in) or mean.shape != (n, n_out) or score.shape != (n,):
@@ -279,32 +169,6 @@ def _check_shapes(inputs: Floats, mean: Floats, score: Floats, limits: Limits) -
             f"Inputs {inputs.shape}, answer {mean.shape} and score {score.shape} do not fit together: the operator "
             f"declares {n_in} inputs and {n_out} outputs. A surrogate returns mean (n, {n_out}) and score (n,)."
         )
-
-
-@njit(cache=True, nogil=True)
-def _judge(
-    inputs: Floats,
-    mean: Floats,
-    score: Floats,
-    threshold: float,
-    passed: int,
-    range_lower: Floats,
-    range_upper: Floats,
-    lower: Floats,
-    upper: Floats,
-    before: Floats,
-    after: Floats,
-    slack: Floats,
-    slope: Floats,
-    reasons: NDArray[np.uint8],
-) -> None:
-    given, said = np.empty((inputs.shape[1], _BLOCK)), np.empty((mean.shape[1], _BLOCK))
-    for first in range(0, inputs.shape[0], _BLOCK):
-        block = slice(first, min(first + _BLOCK, inputs.shape[0]))
-        _judge_block(
-            inputs[block], mean[block], score[block], False, threshold, passed,
-            range_lower, range_upper, lower, upper, before, after, slack, slope, given, said, reasons[block],
-        )  # fmt: skip
 
 
 # Column by column over a block that stays in the first cache: that is what a compiler can vectorise. The checks
@@ -510,42 +374,8 @@ def _settle(
     return left
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def _losses(
-    answer: Floats, truth: Floats, atol: Floats, rtol: Floats, cap: float, error: Floats, loss: NDArray[np.int64]
-) -> None:
-    for i in range(answer.shape[0]):
-        error[i] = scaled_error(answer, i, truth, i, atol, rtol)
-        loss[i] = quantised_loss(error[i], cap)
-
-
 @njit(cache=True, nogil=True)
 def _put_rows(rows: NDArray[np.int64], count: int, values: Floats, outputs: Floats) -> None:
     for k in range(count):
         for j in range(outputs.shape[1]):
             outputs[rows[k], j] = values[k, j]
-
-
-# Order of the counts: the integer fields of AuditedSums.
-@njit(cache=True, nogil=True)
-def _count(
-    reasons: NDArray[np.uint8],
-    audited: NDArray[np.bool_],
-    error: Floats,
-    loss: NDArray[np.int64],
-    counts: NDArray[np.int64],
-) -> None:
-    counts[0] = reasons.size
-    m = 0
-    for i in range(reasons.size):
-        accepted, withheld = reasons[i] == _ACCEPTED, reasons[i] == _BUDGET
-        counts[2] += accepted
-        counts[5] += withheld
-        counts[7] += reasons[i] == _SCORE
-        if audited[i]:
-            if m < error.size:
-                counts[3] += accepted * loss[m]
-                counts[4] += accepted and error[m] > 1.0
-                counts[6] += withheld * loss[m]
-            m += 1
-    counts[1] = m

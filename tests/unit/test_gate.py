@@ -1,4 +1,4 @@
-"""The gate: every reason for a refusal, the order they come in, and the NumPy twins of its Numba passes."""
+"""The gate: every reason for a refusal, the order they come in, and its one pass beside the rules in NumPy."""
 
 import numpy as np
 import pytest
@@ -6,20 +6,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coupler.controller import (
-    UNIT,
     Gate,
     Limits,
     Workspace,
-    audited_sums,
-    judge,
-    losses,
     put_rows,
-    quantise,
 )
 from coupler.errors import FieldMismatch
 from coupler.field import Field
 from coupler.operator import Operator
 from coupler.records import Reason
+from tests.unit.rules import audited_sums, judged, measured
 
 OPERATOR = Operator(
     lambda inputs, dt: inputs[:, :2],
@@ -36,9 +32,36 @@ GOOD = [1.0, 2.0, 300.0]
 ALLOWED = 1e-3 + 2 * (2e-3 + 1e-2 * 2.0)
 
 
+CAP = 2.0
+GATE = Gate(LIMITS, np.array(SIGNATURE.atol), np.array(SIGNATURE.rtol), CAP)
+
+
+def workspace(count, audited):
+    """Room for so many elements, full of what nobody may read."""
+    rows = np.full(count + 3, -1, np.int64)
+    rows[: len(audited)] = audited
+    return Workspace(
+        audited=rows,
+        verdicts=np.full(count, 99, np.uint8),
+        rest=np.full(count, -1, np.int64),
+        rest_inputs=np.full((count, 3), np.nan),
+        reasons=np.full(count, 99, np.uint8),
+        by_reason=np.zeros(len(Reason), np.int64),
+        sums=np.zeros(8, np.int64),
+    )
+
+
+def judge(inputs, mean, score, gate=GATE, *, threshold, stopped=False):
+    """What the gate says of answers of which none is audited."""
+    space = workspace(len(score), [])
+    nobody = np.empty((0, mean.shape[1]))
+    gate.settle(inputs, mean, score, nobody, np.empty_like(mean), space, threshold=threshold, stopped=stopped)
+    return space.reasons
+
+
 def reason_of(inputs=GOOD, mean=(1.0, 2.0), score=0.5, threshold=1.0, stopped=False):
     rows, answer = np.array([inputs], dtype=float), np.array([mean], dtype=float)
-    return Reason(judge(rows, answer, np.array([score]), LIMITS, threshold=threshold, stopped=stopped)[0])
+    return Reason(judge(rows, answer, np.array([score]), threshold=threshold, stopped=stopped)[0])
 
 
 def test_a_good_answer_with_a_low_score_is_accepted():
@@ -91,14 +114,16 @@ def test_the_hard_stop_names_itself_only_where_nothing_else_refuses():
 
 
 def test_no_elements_give_no_reasons():
-    assert judge(np.empty((0, 3)), np.empty((0, 2)), np.empty(0), LIMITS, threshold=1.0).shape == (0,)
+    assert judge(np.empty((0, 3)), np.empty((0, 2)), np.empty(0), threshold=1.0).shape == (0,)
 
 
 def test_an_operator_without_conserved_sums_has_none_to_break():
     operator = Operator(lambda inputs, dt: inputs, inputs=["u"], outputs=["u"], atol=1.0, rtol=0.0)
     limits = Limits.of(operator.signature, np.array([-np.inf]), np.array([np.inf]))
 
-    assert judge(np.zeros((1, 1)), np.full((1, 1), 1e9), np.zeros(1), limits, threshold=1.0)[0] == Reason.ACCEPTED
+    gate = Gate(limits, np.ones(1), np.zeros(1), CAP)
+
+    assert judge(np.zeros((1, 1)), np.full((1, 1), 1e9), np.zeros(1), gate, threshold=1.0)[0] == Reason.ACCEPTED
 
 
 @pytest.mark.parametrize(
@@ -107,7 +132,7 @@ def test_an_operator_without_conserved_sums_has_none_to_break():
 )
 def test_arrays_that_do_not_fit_the_operator_are_refused_in_words(inputs, mean, score):
     with pytest.raises(FieldMismatch, match="3 inputs and 2 outputs"):
-        judge(np.ones(inputs), np.ones(mean), np.ones(score), LIMITS, threshold=1.0)
+        judge(np.ones(inputs), np.ones(mean), np.ones(score), threshold=1.0)
 
 
 def test_a_training_range_of_another_length_is_refused_in_words():
@@ -115,41 +140,17 @@ def test_a_training_range_of_another_length_is_refused_in_words():
         Limits.of(SIGNATURE, np.zeros(2), np.ones(2))
 
 
-def judged_in_numpy(inputs, mean, score, threshold):
-    """The same rules, column by column."""
-    u, v = mean.T
-    with np.errstate(invalid="ignore"):
-        defect = np.abs(u + 2 * v - inputs[:, 0] - 2 * inputs[:, 1])
-        rules = [
-            (~np.isfinite(mean).all(axis=1) | ~np.isfinite(score), Reason.NOT_FINITE),
-            ((u < 0) | (v < 0) | (v > 10), Reason.OUT_OF_BOUNDS),
-            (defect > 1e-3 + 2 * (2e-3 + 1e-2 * np.abs(v)), Reason.NOT_CONSERVED),
-            (((inputs < [0, 0, 200]) | (inputs > [5, 5, 900])).any(axis=1), Reason.OUT_OF_RANGE),
-            (np.maximum(score, 0) >= threshold, Reason.SCORE),
-        ]
-    return np.select([rule for rule, _ in rules], [reason for _, reason in rules], Reason.ACCEPTED).astype(np.uint8)
-
-
-def test_judge_agrees_with_its_numpy_twin_on_a_batch_that_meets_every_reason():
+def test_the_gate_agrees_with_the_rules_on_a_batch_that_meets_every_reason():
     rng = np.random.default_rng(3)
     inputs = rng.uniform([-0.2, -0.2, 100], [5.5, 5.5, 1000], (20_000, 3))
     mean = inputs[:, :2] + rng.normal(0, 0.02, (20_000, 2))
     mean[rng.random(20_000) < 0.05] = np.nan
     score = rng.normal(0.5, 0.5, 20_000)
 
-    reasons = judge(inputs, mean, score, LIMITS, threshold=0.7)
+    reasons = judge(inputs, mean, score, threshold=0.7)
 
-    np.testing.assert_array_equal(reasons, judged_in_numpy(inputs, mean, score, 0.7))
+    np.testing.assert_array_equal(reasons, judged(inputs, mean, score, LIMITS, threshold=0.7))
     assert set(reasons) == {0, 1, 3, 4, 5, 6}
-
-
-def test_judge_gives_the_same_on_views_with_strides():
-    rng = np.random.default_rng(4)
-    inputs, mean, score = rng.uniform(0, 5, (100, 3)), rng.uniform(0, 5, (100, 2)), rng.random(100)
-
-    strided = judge(np.asfortranarray(inputs), np.asfortranarray(mean), np.repeat(score, 2)[::2], LIMITS, threshold=0.7)
-
-    np.testing.assert_array_equal(strided, judge(inputs, mean, score, LIMITS, threshold=0.7))
 
 
 numbers = st.one_of(st.floats(allow_nan=True, allow_infinity=True), st.floats(-10, 10))
@@ -157,75 +158,15 @@ numbers = st.one_of(st.floats(allow_nan=True, allow_infinity=True), st.floats(-1
 
 @settings(deadline=None)  # the first example waits for the compiler
 @given(st.lists(st.tuples(numbers, numbers, st.floats(-1e6, 1e6), st.floats(-1e6, 1e6)), max_size=20))
-def test_losses_are_the_error_of_the_signature_quantised(rows):
-    answer, truth = np.array(rows, dtype=float).reshape(-1, 2, 2).swapaxes(0, 1)
+def test_losses_are_the_errors_of_the_signature_quantised(rows):
+    answer, truth = np.ascontiguousarray(np.array(rows, dtype=float).reshape(-1, 2, 2).swapaxes(0, 1))
 
-    error, loss = losses(answer, truth, np.array(SIGNATURE.atol), np.array(SIGNATURE.rtol), 2.0)
+    space = workspace(len(answer), np.arange(len(answer)))
+    inputs, doubt = np.ones((len(answer), 3)), np.zeros(len(answer))
+    GATE.settle(inputs, answer, doubt, truth, np.empty_like(answer), space, threshold=1.0, judges=False)
 
-    np.testing.assert_array_equal(error, SIGNATURE.error(answer, truth))
-    np.testing.assert_array_equal(loss, quantise(error / 2.0))
-
-
-def test_audited_sums_count_what_the_certificate_and_the_hard_stop_need():
-    reasons = np.array(
-        [
-            Reason.ACCEPTED,
-            Reason.ACCEPTED,
-            Reason.SCORE,
-            Reason.BUDGET,
-            Reason.BUDGET,
-            Reason.NOT_FINITE,
-            Reason.ACCEPTED,
-        ],
-        dtype=np.uint8,
-    )
-    audited = np.array([True, False, True, True, False, True, True])
-    error = np.array([0.5, 9.0, 3.0, np.inf, np.inf])
-
-    sums = audited_sums(reasons, audited, error, quantise(error / 2.0), 0.1)
-
-    assert (sums.audit_rate, sums.decisions, sums.audits) == (0.1, 7, 5)
-    # Accepted and audited: errors 0.5 and infinity (an audit that never arrived), losses 1/4 and 1.
-    assert (sums.accepted, sums.loss, sums.exceedances) == (3, UNIT // 4 + UNIT, 1)
-    assert (sums.withheld, sums.withheld_loss, sums.refused) == (2, UNIT, 1)
-
-
-def test_audited_sums_of_parts_add_up_to_those_of_the_whole():
-    rng = np.random.default_rng(5)
-    reasons = rng.integers(0, 7, 1000).astype(np.uint8)
-    audited = rng.random(1000) < 0.3
-    error = np.zeros(1000)
-    error[audited] = rng.exponential(1.0, audited.sum())
-
-    def counts(rows):
-        kept = error[rows][audited[rows]]
-        return audited_sums(reasons[rows], audited[rows], kept, quantise(kept / 2.0), 0.3).counts
-
-    np.testing.assert_array_equal(counts(slice(0, 400)) + counts(slice(400, None)), counts(slice(None)))
-
-
-def test_audits_without_their_losses_are_our_mistake():
-    with pytest.raises(AssertionError):
-        audited_sums(np.zeros(3, np.uint8), np.ones(3, bool), np.zeros(2), np.zeros(2, np.int64), 0.5)
-
-
-CAP = 2.0
-GATE = Gate(LIMITS, np.array(SIGNATURE.atol), np.array(SIGNATURE.rtol), CAP)
-
-
-def workspace(count, audited):
-    """Room for so many elements, full of what nobody may read."""
-    rows = np.full(count + 3, -1, np.int64)
-    rows[: len(audited)] = audited
-    return Workspace(
-        audited=rows,
-        verdicts=np.full(count, 99, np.uint8),
-        rest=np.full(count, -1, np.int64),
-        rest_inputs=np.full((count, 3), np.nan),
-        reasons=np.full(count, 99, np.uint8),
-        by_reason=np.zeros(len(Reason), np.int64),
-        sums=np.zeros(8, np.int64),
-    )
+    error, loss = measured(answer, truth, SIGNATURE, CAP)
+    assert tuple(space.sums[3:5]) == (loss.sum(), (error > 1.0).sum())
 
 
 def answered(count, seed, *, clean):
@@ -255,10 +196,10 @@ def test_one_pass_is_judging_measuring_and_taking_one_after_the_other(count, cle
 
     left = GATE.settle(inputs, mean, score, truth, outputs, space, threshold=0.9, stopped=stopped)
 
-    reasons = judge(inputs, mean, score, LIMITS, threshold=0.9, stopped=stopped)
+    reasons = judged(inputs, mean, score, LIMITS, threshold=0.9, stopped=stopped)
     was_audited = np.zeros(count, bool)
     was_audited[audited] = True
-    error, loss = losses(mean[audited], truth, GATE.atol, GATE.rtol, CAP)
+    error, loss = measured(mean[audited], truth, SIGNATURE, CAP)
     np.testing.assert_array_equal(space.sums, audited_sums(reasons, was_audited, error, loss, 0.1).counts)
     reasons[audited] = Reason.AUDIT
     np.testing.assert_array_equal(space.reasons, reasons)
@@ -278,7 +219,7 @@ def test_without_judging_everything_is_taken_and_the_audits_are_measured_all_the
 
     left = GATE.settle(inputs, mean, score, truth, outputs, space, threshold=0.0, judges=False)
 
-    _, loss = losses(mean[audited], truth, GATE.atol, GATE.rtol, CAP)
+    _, loss = measured(mean[audited], truth, SIGNATURE, CAP)
     assert left == 0
     assert space.by_reason[Reason.ACCEPTED] + space.by_reason[Reason.AUDIT] == 300
     assert tuple(space.sums[:4]) == (300, len(audited), 300, loss.sum())

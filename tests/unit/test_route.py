@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from coupler.clock import Stopwatch
-from coupler.controller import Controller, Limits, Mode, audited_sums, judge, losses, tosses
+from coupler.controller import Controller, Limits, Mode, tosses
 from coupler.coupling.call import Audits, CallRecord, Piece
 from coupler.coupling.route import Route
 from coupler.errors import CouplerError
@@ -16,6 +16,7 @@ from coupler.exchange import Answer, InProcessTransport, SlotShape, Transport
 from coupler.field import Field
 from coupler.operator import Operator
 from coupler.records import Reason, Rows
+from tests.unit.rules import audited_sums, judged, measured
 
 Floats = NDArray[np.float64]
 
@@ -108,11 +109,8 @@ def _expected(route: Route, inputs: Floats, ids: NDArray[np.int64]) -> tuple[Flo
     assert route.limits is not None
     truth, (mean, score) = _truth(inputs, DT), _say(inputs, DT)
     audited = tosses(0.1, SEED, STEP, CALL, ids)
-    reasons = judge(inputs, mean, score, route.limits, threshold=THRESHOLD)
-    signature = OPERATOR.signature
-    error, loss = losses(
-        mean[audited], truth[audited], np.array(signature.atol), np.array(signature.rtol), route.controller.cap
-    )
+    reasons = judged(inputs, mean, score, route.limits, threshold=THRESHOLD)
+    error, loss = measured(mean[audited], truth[audited], OPERATOR.signature, route.controller.cap)
     sums = audited_sums(reasons, audited, error, loss, 0.1).counts.tolist()
     reasons[audited] = Reason.AUDIT
     return np.where((reasons == Reason.ACCEPTED)[:, np.newaxis], mean, truth), reasons, sums
