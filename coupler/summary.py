@@ -151,13 +151,15 @@ class Summary(_Record):
     was resumed everything is of the whole run, except ``seconds``, costs and ``speedup_estimate``, which are of the
     piece since. ``decisions``, ``elements`` and ``certificate`` are of all operators together. ``wait_hidden_share`` is
     the share of the time between questions and answers, over all ranks, that nobody had to wait: audits ran meanwhile.
-    ``server_restarts`` counts how often a server, a relay, or Ray with all of them was started again.
+    ``server_restarts`` counts how often a server, a relay, or Ray with all of them was started again. ``coin_seed`` is
+    what the audit coins hang on: ``seed``, and the weights of the models the run began with, if it did with any.
     """
 
     status: str
     steps: int
     ranks: int
     seed: int
+    coin_seed: int
     mode: str
     elements: int
     decisions: Decisions

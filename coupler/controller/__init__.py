@@ -10,7 +10,7 @@ from coupler.controller.certificate import (
     quantise,
     sentence,
 )
-from coupler.controller.coins import MOST_CALLS, Coins, Stream, tosses, uniforms
+from coupler.controller.coins import MOST_CALLS, Coins, Stream, coin_seed, tosses, uniforms
 from coupler.controller.controller import Controller, ControllerState, Mode
 from coupler.controller.findings import SCORE_BINS, SCORE_ROWS, Findings, Measures, Scale, measure, score_edges
 from coupler.controller.gate import Gate, Workspace, put_rows
@@ -47,6 +47,7 @@ __all__ = [
     "Stream",
     "Tally",
     "Workspace",
+    "coin_seed",
     "measure",
     "of_outputs",
     "put_rows",

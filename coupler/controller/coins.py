@@ -4,6 +4,8 @@ The generator is Philox4x32-10 (Salmon et al., Parallel random numbers: as easy 
 function of its key and counter, so there is no state to carry, order or restart.
 """
 
+import hashlib
+from collections.abc import Iterable
 from enum import IntEnum
 
 import numpy as np
@@ -26,6 +28,33 @@ class Stream(IntEnum):
     SAMPLE = 1
     POLICY = 2
     REDRAW = 15  # of no run: how far it is to the next audit, for `coupler.redraw`
+
+
+def coin_seed(seed: int, weights: Iterable[str]) -> int:
+    """Give the seed of the coins of a run that begins with models.
+
+    Models may have learned from the audits of an earlier run with the same seed, and would know from them where this
+    one's coins fall: they would be exact just where somebody looks. Coins that hang on the weights cannot be known to
+    them.
+
+    Parameters
+    ----------
+    seed : int
+        Seed of the run.
+    weights : iterable of str
+        Digests of the weights it begins with, in any order.
+
+    Returns
+    -------
+    int
+        The run's own seed where there are no weights, otherwise one below 2**52, which no reader of JSON rounds.
+
+    Collective: no.
+    """
+    known = sorted(weights)
+    if not known:
+        return seed
+    return int(hashlib.sha256(" ".join([str(seed), *known]).encode()).hexdigest()[:13], 16)
 
 
 def uniforms(

@@ -152,11 +152,6 @@ class Controller:
         """Whether answers are judged; if not, all are taken (surrogate) or none is asked for (physics)."""
         return self.mode in ("shadow", "certified")
 
-    @property
-    def takes_answers(self) -> bool:
-        """Whether an accepted answer goes into the simulation."""
-        return self.mode in ("surrogate", "certified")
-
     @cached_property
     def certificate(self) -> Certificate:
         """The certificate whose statement the run makes."""

@@ -24,10 +24,13 @@ class Inheritance:
         Of the run, or the training, that left them.
     versions : mapping of operator name to int
         Which version of whose model; operators that are not named begin without one.
+    digests : mapping of operator name to str
+        SHA-256 of their weights.
     """
 
     folder: Path
     versions: Mapping[str, int]
+    digests: Mapping[str, str]
 
     @staticmethod
     def read(folder: Path, signatures: Mapping[str, Signature]) -> "Inheritance":
@@ -65,11 +68,11 @@ class Inheritance:
                 f"learning.start = {folder}: it has no model of {' or '.join(signatures)}. Name another folder, or "
                 "leave the key out to begin without a model."
             )
-        for name, version in versions.items():
-            card = registry.card(name, version)
+        cards = {name: registry.card(name, version) for name, version in versions.items()}
+        for name, card in cards.items():
             _check(card, signatures[name], folder)
             registry.check(card)
-        return Inheritance(folder, versions)
+        return Inheritance(folder, versions, {name: card.sha256 for name, card in cards.items()})
 
     def copy_models(self, registry: "Registry") -> "dict[str, ModelCard]":
         """Put copies into the registry of the run that begins; give their cards there by operator."""

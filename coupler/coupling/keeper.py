@@ -103,6 +103,7 @@ class Keeper:
                 "case": self._plan.case.to_toml(),
                 "operators": signatures(self._plan.operators),
                 "hopeless": self._plan.hopeless,
+                "coin_seed": self._plan.coin_seed,
                 "session": memory,
                 "loop": dict(loop()),
             }

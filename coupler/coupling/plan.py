@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from coupler.case import Case, RunSection
-from coupler.controller import Controller
+from coupler.controller import Controller, coin_seed
 from coupler.coupling.inheritance import Inheritance
 from coupler.coupling.resumption import Resumption
 from coupler.coupling.script import Script
@@ -55,6 +55,15 @@ class SessionPlan:
     def learns(self) -> bool:
         """Whether there is to be a model."""
         return self.controller.asks and not self.hopeless
+
+    @property
+    def coin_seed(self) -> int:
+        """Seed of the audit coins: another one for every set of models to begin with, and that of the run it is of."""
+        if self.script is not None:
+            return self.script.summary.coin_seed
+        if self.resumption is not None:
+            return int(self.resumption.checkpoint.facts["coin_seed"])
+        return coin_seed(self.case.run.seed, () if self.inheritance is None else self.inheritance.digests.values())
 
     @property
     def checkpointed(self) -> RunSection:

@@ -267,7 +267,7 @@ class Session:
                 self._recorder.finish()
         self._started.close()
         routes = dict(zip(self._plan.operators, self.routes, strict=True))
-        summary = statement(self._plan.case, self._nodes.job, self._stopwatch, self._account, routes, results)
+        summary = statement(self._plan, self._nodes.job, self._stopwatch, self._account, routes, results)
         if self._nodes.first:
             summary.write(self.folder.summary)
             for teller in self._journal.tellers:
@@ -312,7 +312,7 @@ class Session:
         return Route(
             operator,
             self._plan.controller,
-            seed=case.run.seed,
+            seed=self._plan.coin_seed,
             deadline=case.exchange.patience if deterministic else case.exchange.deadline,
             must_answer=deterministic,
             stopwatch=self._stopwatch,

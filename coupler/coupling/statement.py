@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from mpi4py import MPI
 
-from coupler.case import Case
 from coupler.clock import Stopwatch
 from coupler.coupling.account import Account
+from coupler.coupling.plan import SessionPlan
 from coupler.coupling.route import Route
 from coupler.records import NO_OPERATOR, Event, EventKind, count_restarts
 from coupler.summary import FINISHED, ConservedSum, EventSummary, ModelSummary, Seconds, Summary, TwinWindow
@@ -55,7 +55,7 @@ class Results:
 
 
 def statement(
-    case: Case,
+    plan: SessionPlan,
     comm: MPI.Intracomm,
     stopwatch: Stopwatch,
     account: Account,
@@ -66,13 +66,14 @@ def statement(
 
     Collective: yes.
     """
-    names, lines = tuple(routes), tuple(routes.values())
+    case, names, lines = plan.case, tuple(routes), tuple(routes.values())
     costs = _costs(comm, stopwatch, lines, results)
     return Summary(
         status=results.status,
         steps=results.steps,
         ranks=comm.size,
         seed=case.run.seed,
+        coin_seed=plan.coin_seed,
         mode=case.controller.mode,
         elements=account.total.elements,
         decisions=account.decisions(),

@@ -66,14 +66,17 @@ def test_a_model_trained_on_a_tape_answers_from_the_first_step_on(couple: "Coupl
 
 @pytest.mark.parametrize("learning", [(), (NEVER,)], ids=["that learns on", "that learns no more"])
 def test_a_run_with_a_model_to_begin_with_is_the_same_bits_on_any_ranks_and_again(
-    couple: "Couple", trained: Path, mpirun: "MpiRun", learning: tuple[str, ...]
+    couple: "Couple", trained: Path, mpirun: "MpiRun", tmp_path: Path, learning: tuple[str, ...]
 ) -> None:
     settings = (from_trained(trained), ANSWERED, *learning)
     one, two, four = (couple("heat.toml", ranks, *settings) for ranks in (1, 2, 4))
 
-    again = mpirun(2, "-m", "coupler", "replay", str(one.path), "--out", f"again-{one.path.name}")
+    replayed = f"again-{one.path.name}"
+    again = mpirun(2, "-m", "coupler", "replay", str(one.path), "--out", replayed)
 
     assert one.summary.decisions.accepted > 0
+    assert one.summary.coin_seed != one.summary.seed
+    assert one.summary.coin_seed == two.summary.coin_seed == RunFiles(tmp_path / replayed).summary.coin_seed
     assert one.summary.state_sha256 == two.summary.state_sha256 == four.summary.state_sha256
     assert one.summary.decisions == two.summary.decisions == four.summary.decisions
     assert again.returncode == 0, again.stdout
@@ -122,6 +125,7 @@ def test_a_run_with_a_model_to_begin_with_goes_on_without_that_folder(
     assert resumed.returncode == 0, resumed.stdout
     summary = RunFiles(begun).summary
     assert summary.models == undisturbed.summary.models
+    assert summary.coin_seed == undisturbed.summary.coin_seed
     assert summary.state_sha256 == undisturbed.summary.state_sha256
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coupler.controller import UNIT, AuditedSums, Certificate, quantise, sentence
+from coupler.controller import UNIT, AuditedSums, Certificate, coin_seed, quantise, sentence, tosses
 
 CERTIFICATE = Certificate(delta=0.05, cap=2.0, audit_rate_min=0.05)
 
@@ -172,3 +172,33 @@ def test_the_sentence_names_both_denominators_and_the_coins():
     assert "per decision" in words
     assert "per accepted decision" in words
     assert "1000 decisions: 600 accepted by the gate, 400 not; 50 audits, 5 %" in words
+
+
+def bound_and_loss(seed, remembered, *, steps=200, rate=0.05, wrong=0.9):
+    """The certified and the true mean loss of a model that is right where it remembers an audit, and nowhere else."""
+    ids, tally, lost = np.arange(1000), CERTIFICATE.start(), 0
+    for step in range(1, steps + 1):
+        loss = np.where(tosses(rate, remembered, step, 0, ids), 0, int(wrong * UNIT))
+        seen = tosses(rate, seed, step, 0, ids)
+        sums = AuditedSums(
+            rate, ids.size, int(seen.sum()), ids.size, int(loss[seen].sum()), int((loss[seen] > 0).sum())
+        )
+        tally, lost = CERTIFICATE.add(tally, sums), lost + int(loss.sum())
+    return CERTIFICATE.loss_bound(tally), lost / UNIT / steps / ids.size
+
+
+def test_a_model_that_remembers_the_audits_of_an_earlier_run_is_found_out_by_coins_that_hang_on_its_weights():
+    seed, weights = 7, "0f3a"
+    bound, loss = bound_and_loss(seed, seed)
+    assert bound < 0.01 < loss, "the coins of the earlier run see only what it has learned by heart"
+
+    bound, loss = bound_and_loss(coin_seed(seed, [weights]), seed)
+
+    assert loss > 0.8
+    assert loss <= bound
+
+
+def test_coins_hang_on_seed_and_weights_and_on_nothing_else():
+    assert coin_seed(3, []) == 3
+    assert coin_seed(3, ["a", "b"]) == coin_seed(3, ["b", "a"]) < 2**52
+    assert len({coin_seed(3, ["a"]), coin_seed(4, ["a"]), coin_seed(3, ["b"]), coin_seed(3, ["a", "b"]), 3}) == 5

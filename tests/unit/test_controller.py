@@ -53,20 +53,20 @@ def test_a_run_starts_with_no_model_nothing_to_audit_and_a_bound_of_zero():
 
 
 @pytest.mark.parametrize(
-    ("mode", "asks", "uses_gate", "takes_answers", "rate"),
+    ("mode", "asks", "uses_gate", "rate"),
     [
-        ("physics", False, False, False, 0.0),
-        ("shadow", True, True, False, 1.0),
-        ("surrogate", True, False, True, 0.02),
-        ("certified", True, True, True, 0.02),
+        ("physics", False, False, 0.0),
+        ("shadow", True, True, 1.0),
+        ("surrogate", True, False, 0.02),
+        ("certified", True, True, 0.02),
     ],
 )
-def test_modes_differ_in_what_they_ask_judge_take_and_audit(mode, asks, uses_gate, takes_answers, rate):
+def test_modes_differ_in_what_they_ask_judge_and_audit(mode, asks, uses_gate, rate):
     controller = Controller(mode=mode)
 
     state = controller.promoted(controller.start(), 1, 1.0)
 
-    assert (controller.asks, controller.uses_gate, controller.takes_answers) == (asks, uses_gate, takes_answers)
+    assert (controller.asks, controller.uses_gate) == (asks, uses_gate)
     assert controller.audit_rate_now(state) == rate
 
 

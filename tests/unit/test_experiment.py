@@ -50,7 +50,8 @@ def summary(*, elements: int = 1000, seconds: Seconds | None = None, answer: flo
         exceedance_bound=0.0, audits=10, loss_bound_per_accepted=0.01, exceedance_estimate=0.0, sentence="",
     )  # fmt: skip
     return Summary(
-        status="finished", steps=10, ranks=2, seed=0, mode="certified", elements=elements, seconds=seconds or Seconds(),
+        status="finished", steps=10, ranks=2, seed=0, coin_seed=0, mode="certified", elements=elements,
+        seconds=seconds or Seconds(),
         decisions=Decisions(**decisions), certificate=certificate, truth_seconds_per_element=1e-3,
         surrogate_seconds_per_element=answer, speedup_estimate=1.0,
     )  # fmt: skip

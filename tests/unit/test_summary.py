@@ -56,6 +56,7 @@ def _summary(**changes: Any) -> Summary:
         "steps": 10,
         "ranks": 2,
         "seed": 2**62,
+        "coin_seed": 2**51 + 1,
         "mode": "certified",
         "elements": 100,
         "decisions": Decisions(accepted=60, fallback=20, audited=10, vetoed=5, timeout=3, disabled=2),

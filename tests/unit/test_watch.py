@@ -58,6 +58,7 @@ def _end(folder: Path) -> None:
         steps=STEPS,
         ranks=1,
         seed=0,
+        coin_seed=0,
         mode="certified",
         elements=0,
         decisions=Decisions(),

@@ -107,6 +107,7 @@ def _summary(mode: str, steps: int, seconds: Seconds, asks: bool) -> Summary:
         steps=steps,
         ranks=2,
         seed=0,
+        coin_seed=0,
         mode=mode,
         elements=elements,
         decisions=Decisions(
