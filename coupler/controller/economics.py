@@ -121,7 +121,7 @@ class Economics:
         """Judge a window: stay on, or switch off until it may have become worth a try."""
         hopeful, pays = costs.best_speedup >= 1.0, costs.speedup >= 1.0
         poor = 0 if pays else self.poor + 1
-        absence = max(costs.physics - costs.best, 0.0) / self.window
+        absence = max(costs.physics - costs.best, 0.0) / self.steps
         judged = Economics(poor=poor, hopeful=hopeful, missed=self.missed + costs.fallback, absence=absence)
         if hopeful and (pays or (poor < _PATIENCE and not self.probing)):
             pause = _FIRST_PAUSE if pays else self.pause

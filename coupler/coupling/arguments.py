@@ -1,29 +1,10 @@
 """What a caller hands over to be evaluated: rows, ids and room for the outputs, checked on every call."""
 
 import numpy as np
-from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
 from coupler.errors import FieldMismatch
 from coupler.operator import Signature
-
-
-def check_unique(ids: NDArray[np.int64]) -> None:
-    """Raise FieldMismatch if an id comes twice."""
-    if not _ascending(ids) and len(np.unique(ids)) != len(ids):
-        raise FieldMismatch(
-            "The ids of this call are not unique: the audit coins hang on them, so every element needs a number of its "
-            "own, unique over all ranks."
-        )
-
-
-@njit(cache=True, nogil=True)
-def _ascending(ids: NDArray[np.int64]) -> bool:
-    """Whether every id is above the one before, as most people number their elements: then none comes twice."""
-    descents = 0
-    for i in range(ids.size - 1):
-        descents += ids[i] >= ids[i + 1]
-    return descents == 0
 
 
 def check_out(out: NDArray[np.float64], inputs: NDArray[np.float64], signature: Signature) -> None:

@@ -19,7 +19,7 @@ from coupler.checkpoint import Column, Plain
 from coupler.clock import Stopwatch
 from coupler.config import read_case
 from coupler.controller.boxes import check_boxes
-from coupler.coupling.arguments import check_out, check_unique, checked_ids, checked_inputs
+from coupler.coupling.arguments import check_out, checked_ids, checked_inputs
 from coupler.coupling.effective import controller_of, with_audit_rate, with_tolerances
 from coupler.coupling.foresight import Foresight
 from coupler.coupling.inheritance import Inheritance
@@ -132,7 +132,6 @@ class Coupling:
         self._session: Session | None = None
         self._summary: Summary | None = None
         self._indices = {name: index for index, name in enumerate(named)}
-        self._checked_ids: object = None
         self._foresight = Foresight(self.case, self._plan.operators)
 
     def __enter__(self) -> Self:
@@ -280,9 +279,6 @@ class Coupling:
         signature = session.routes[index].operator.signature
         x = checked_inputs(inputs, signature)
         numbers = checked_ids(ids, len(x))
-        if ids is not self._checked_ids:
-            check_unique(numbers)
-            self._checked_ids = ids
         if out is not None:
             check_out(out, x, signature)
         return session.evaluate(index, x, numbers, float(dt), out)

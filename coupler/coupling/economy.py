@@ -64,10 +64,9 @@ class Economy:
         """
         events = self._judge(step) if self._request is not None else []
         for index, route in enumerate(self._routes):
-            before = self.switches[index]
-            if before.on and not before.steps:
-                self._readings[index] = _reading(route)
-            self.switches[index] = after = before.after_step(asked=route.state.version > 0)
+            self.switches[index] = after = self.switches[index].after_step(asked=route.state.version > 0)
+            if after.on and not after.steps:
+                self._readings[index] = _reading(route)  # the window begins with the step that comes
             if after.change is Change.ON:
                 route.off = False
                 events.append(self._event(step, index, EventKind.SWITCHED_ON, "tried again, its pause is over"))
@@ -79,6 +78,7 @@ class Economy:
         # A window that is being judged is the old version's.
         self._judging = [one for one in self._judging if one != index]
         self.switches[index] = after = self.switches[index].renewed()
+        self._readings[index] = _reading(self._routes[index])
         if after.change is not Change.ON:
             return []
         self._routes[index].off = False
@@ -113,6 +113,7 @@ class Economy:
         self._judging = due
         for index in due:
             self._mine[index] = _spent(self._routes[index], self._readings[index])
+            self._readings[index] = _reading(self._routes[index])
         self._request = self._comm.Iallreduce(self._mine, self._slowest, MPI.MAX)
 
     def _judge(self, step: int) -> list[Event]:

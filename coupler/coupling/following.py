@@ -72,6 +72,9 @@ class Following:
         """Give what happened after the last step. Collective: no."""
         return self._events.get(step + 1, []) if step + 1 > self._told else []
 
+    def finish(self) -> None:
+        """Do nothing: nothing is under way. Collective: no."""
+
     def flush(self) -> None:
         """Write nothing: no samples are kept. Collective: no."""
 

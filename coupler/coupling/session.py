@@ -34,9 +34,10 @@ from coupler.coupling.route import Route
 from coupler.coupling.sharing import Sharing
 from coupler.coupling.statement import Results, statement
 from coupler.coupling.timelines import open_timeline
+from coupler.coupling.uniqueness import IdWatch
 from coupler.coupling.wishes import NUMBERS as WISHES
 from coupler.coupling.wishes import Wishes
-from coupler.errors import CouplerError, FieldMismatch
+from coupler.errors import CouplerError
 from coupler.operator import Operator
 from coupler.progress import Progress
 from coupler.records import TAKEOVERS, Event, EventKind, count_restarts
@@ -91,7 +92,7 @@ class Session:
                 "MODE SURROGATE: every answer is taken, however wrong, and nothing is promised. For experiments."
             )
         since = None if plan.resumption is None else memory_of(plan)
-        self._step = self._began = 0 if since is None else since.moment.step
+        self._step = 0 if since is None else since.moment.step
         self._kept = -1
         self._call = 0
         self._step_began = 0.0
@@ -99,7 +100,6 @@ class Session:
         self.events: list[Event] = []
         self._restarts = 0
         self._setting: tuple[StepSetting, ...] = ()
-        self._first_ids = np.empty(0, np.int64)
         self.routes = [self._route(operator) for operator in plan.operators.values()]
         families = Families(
             plan.controller.certificate,
@@ -109,6 +109,7 @@ class Session:
         self._account = Account(self.routes, plan.controller, families)
         with ExitStack() as started:
             self._nodes = Nodes.of(comm)
+            self._ids = IdWatch(self._nodes.job, self._step)
             self.folder = self._claim()
             failed_lock = started.enter_context(ExitStack())
             failed_lock.callback(self.folder.release)
@@ -179,8 +180,7 @@ class Session:
                 f"step {self._step + 1}: evaluate was called {self._call} times within one step, and the audit coins "
                 "are numbered for fewer. Hand many elements over in one call, and call end_step once per step."
             )
-        if self._call == 0 and self._step == self._began:
-            self._first_ids = ids.copy()
+        self._ids.look(ids)
         route = self.routes[index]
         outputs = np.empty((len(inputs), len(route.operator.signature.outputs))) if out is None else out
         bench = self._sharing.bench(index)
@@ -207,8 +207,7 @@ class Session:
     def _finish_step(self) -> None:
         self._call = 0
         held = self._held()
-        if self._step == self._began + 1:
-            self._check_ids()
+        self._ids.end_step(self._step)
         with self._stopwatch.timing("sync"):
             setting = self._setting
             counts = self._take_in(self._step - 1)
@@ -259,10 +258,10 @@ class Session:
         results = replace(results, loop_seconds=self._stopwatch.total - seconds["setup"] - seconds["twin"])
         with self._stopwatch.timing("io"):
             self._journal.flush()
-            if (
-                self._steering is not None and results.status == FINISHED
-            ):  # what goes on has its samples in a checkpoint
-                self._steering.flush()
+            if self._steering is not None:
+                self._steering.finish()
+                if results.status == FINISHED:  # what goes on has its samples in a checkpoint
+                    self._steering.flush()
             if self._recorder is not None:
                 self._recorder.finish()
         self._started.close()
@@ -405,22 +404,6 @@ class Session:
         self._reduction.start(*[route.counts.numbers for route in self.routes], self.wishes.numbers())
         for route in self.routes:
             route.counts.clear()
-
-    def _check_ids(self) -> None:
-        """Refuse ids that are not unique over the ranks: elements that share a coin would break the certificate."""
-        everyone = self._nodes.job.gather(self._first_ids)
-
-        def check() -> None:
-            ids = np.sort(np.concatenate(everyone or []))
-            twice = ids[:-1][ids[1:] == ids[:-1]]
-            if len(twice):
-                raise FieldMismatch(
-                    f"step 1: the id {twice[0]} was given to several elements. Ids must be unique over all ranks, "
-                    "because the audit coins hang on them: number the elements globally, for example "
-                    "comm.rank * n + numpy.arange(n)."
-                )
-
-        on_first(self._nodes.job, check)
 
     def _take_in(self, step: int) -> tuple[Counts, ...]:
         """Use the reduction of a step: controllers and journal; give the counts, none if there was no such step."""

@@ -197,10 +197,13 @@ class Steering:
         if self._economy is not None and memory.switches:
             self._economy.resume(memory.switches)
 
-    def flush(self) -> None:
-        """Write the samples not yet on disk, and leave nothing under way. Collective: yes."""
+    def finish(self) -> None:
+        """Leave nothing under way. Collective: yes."""
         if self._economy is not None:
             self._economy.finish()
+
+    def flush(self) -> None:
+        """Write the samples not yet on disk. Collective: yes."""
         for learner in self._learners:
             learner.flush()
 

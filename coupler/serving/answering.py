@@ -21,6 +21,8 @@ from coupler.serving.modelplan import ModelPlan, check_folder
 from coupler.serving.predictor import Predictor, choose_device
 
 _log = logging.getLogger("coupler")
+# A version that could not be loaded is not tried again for so long [s].
+_MISSING_SECONDS = 10.0
 
 
 class Models:
@@ -49,7 +51,7 @@ class Models:
         self._device = choose_device(plan.device)
         self._page_lock = PageLock(self._device)
         self._answering = threading.Lock()
-        self._missing: set[tuple[int, int]] = set()
+        self._missing: dict[tuple[int, int], float] = {}
         self._guards = [Guard() for _ in plan.operators]
         self._predictors = [
             Predictor(*columns, self._device, plan.threads, form=plan.form, timed=not plan.reproducible)
@@ -81,15 +83,16 @@ class Models:
     def fetch(self, operator: int, version: int) -> bool:
         """Load a version that is asked for and is not there; say whether that was so.
 
-        A server that was started again meets versions which took over meanwhile. One that cannot be loaded stays away,
-        and its answers are not finite.
+        A server that was started again meets versions which took over meanwhile. One that cannot be loaded stays away
+        for some seconds, as a file of another node may not be seen yet, and its answers are not finite.
         """
-        if version in self._predictors[operator].choices or (operator, version) in self._missing:
+        key = operator, version
+        if self._predictors[operator].has(version) or time.monotonic() < self._missing.get(key, 0.0):
             return False
         try:
             self.load(operator, version)
         except CouplerError as error:
-            self._missing.add((operator, version))
+            self._missing[key] = time.monotonic() + _MISSING_SECONDS
             _log.error("version %d cannot be loaded: %s", version, error)
             return False
         return True

@@ -94,7 +94,7 @@ class FormChoice:
     @property
     def seconds_per_element(self) -> float:
         """What an answer takes in a large batch [s]; NaN if nothing was timed."""
-        return next((one.chunk_seconds for one in self.trials if one.form == self.form), math.nan) / CHUNK_ROWS
+        return next((one.chunk_seconds / one.rows for one in self.trials if one.form == self.form), math.nan)
 
     @property
     def sentence(self) -> str:

@@ -1,6 +1,5 @@
 """The forward pass: versions of a model on one device, each in the form that was found best for it."""
 
-from collections import OrderedDict
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
@@ -63,17 +62,22 @@ class Predictor:
             CpuDevice(n_in, n_out, threads) if device.type == "cpu" else CudaDevice(n_in, n_out, device)
         )
         self._form, self._timed = form, timed
-        self._versions: OrderedDict[int, _Loaded] = OrderedDict()
+        # Replaced as a whole: who answers reads it while another thread loads.
+        self._versions: Mapping[int, _Loaded] = {}
 
     @property
     def choices(self) -> Mapping[int, FormChoice]:
         """What was measured and chosen for every loaded version."""
         return {version: loaded.choice for version, loaded in self._versions.items()}
 
+    def has(self, version: int) -> bool:
+        """Say whether a version is loaded."""
+        return version in self._versions
+
     @property
     def routines(self) -> Mapping[int, Routine]:
         """Versions that compiled code can ask without coming here, and how."""
-        forms = ((version, loaded.answerer) for version, loaded in list(self._versions.items()))
+        forms = ((version, loaded.answerer) for version, loaded in self._versions.items())
         return {version: form.routine for version, form in forms if isinstance(form, FusedForm) and form.routine}
 
     def load(
@@ -113,11 +117,12 @@ class Predictor:
         """
         samples = sample_rows(surrogate.signature, card, judged)
         found = choose_form(self._device, surrogate.eval(), samples, form=form or self._form, timed=self._timed)
-        self._versions[version] = _Loaded(*found)
-        self._versions.move_to_end(version)  # one that is loaded again is not the oldest any more
-        surplus = max(len(self._versions) - _KEPT_VERSIONS, 0)
-        for old in [one for one in self._versions if one not in needed and one != version][:surplus]:
-            del self._versions[old]
+        # The oldest come first; one that is loaded again is not the oldest any more.
+        kept = {number: loaded for number, loaded in self._versions.items() if number != version}
+        surplus = max(len(kept) + 1 - _KEPT_VERSIONS, 0)
+        for old in [one for one in kept if one not in needed][:surplus]:
+            del kept[old]
+        self._versions = {**kept, version: _Loaded(*found)}
 
     def predict(self, parts: Sequence[Rows], version: int) -> None:
         """Answer every part of a batch in place.

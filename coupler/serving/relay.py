@@ -31,6 +31,8 @@ _log = logging.getLogger("coupler")
 _IDLE_SECONDS, _LOOK_SECONDS = 1.0, 0.2
 # How long a server that cannot be reached is left alone before it is asked again [s].
 _REST_SECONDS = 1.0
+# An answer that is ready comes within so long, or its server rests [s].
+_FETCH_SECONDS = 30.0
 # Inputs and answers of one chunk that goes through the store, at most [bytes]: large beside what finding an object
 # costs, some milliseconds each way. A batch of no more than one goes in calls instead.
 _CHUNK_BYTES = 16 * 2**20
@@ -182,8 +184,8 @@ class Relay(Actor):
             line = asked[reply]
             chunk, replies = line.asked[reply]
             try:
-                seconds, *values = ray.get(replies)
-            except ray.exceptions.ActorUnavailableError as error:
+                seconds, *values = ray.get(replies, timeout=_FETCH_SECONDS)
+            except (ray.exceptions.ActorUnavailableError, ray.exceptions.GetTimeoutError) as error:
                 return self._rest(line, error)
             except ray.exceptions.RayError as error:
                 return self._drop(line, error)

@@ -83,9 +83,11 @@ def _give_way(ranks: int) -> None:
 
 
 def _load(servers: Sequence[Any], operator: int, version: int, needed: Sequence[int]) -> None:
-    """Have all servers load a version at the same time; one that is gone or slow stops nobody."""
+    """Have all servers load a version at the same time; one that is gone, slow or cannot stops nobody."""
+    ends = time.monotonic() + _LOAD_SECONDS
     for loading in [server.load.remote(operator, version, needed) for server in servers]:
         try:
-            ray.get(loading, timeout=_LOAD_SECONDS)
-        except (ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError):
-            _log.warning("a server does not load version %d now, it will when it is asked", version)
+            ray.get(loading, timeout=max(0.0, ends - time.monotonic()))
+        except ray.exceptions.RayError as error:
+            said = str(error).strip().splitlines()[-1]
+            _log.warning("a server does not load version %d now, it will when it is asked: %s", version, said)

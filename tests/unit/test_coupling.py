@@ -98,6 +98,15 @@ def test_ids_that_come_twice_are_refused_in_any_order(coupling: Coupling, ids: l
         coupling.evaluate(_inputs(3), ids, DT)
 
 
+def test_ids_in_memory_that_is_filled_again_are_looked_at_again(coupling: Coupling) -> None:
+    ids = np.array([7, 5, 6])
+    coupling.evaluate(_inputs(3), ids, DT)
+    ids[:] = [7, 5, 7]
+
+    with pytest.raises(FieldMismatch, match="not unique"):
+        coupling.evaluate(_inputs(3), ids, DT)
+
+
 @pytest.mark.parametrize("ids", [np.array([9, 2, 5]), np.array([2, 5, 9], np.int32), np.array([2, 5, 9], np.uint16)])
 def test_ids_may_come_in_any_order_and_width(coupling: Coupling, ids: NDArray[np.int64]) -> None:
     np.testing.assert_array_equal(coupling.evaluate(_inputs(3), ids, DT), _truth(_inputs(3), DT))

@@ -105,22 +105,22 @@ def test_steps_without_a_model_are_not_judged() -> None:
 def test_what_is_missed_while_it_is_off_counts_the_same_after_a_try_that_failed() -> None:
     poor = Costs(physics=10.0, coupled=12.0, best=2.0, fallback=9.0)
     switch = Economics()
-    for _ in range(5):
-        switch = switch.judged(poor)
+    while switch.on:
+        switch = _window(switch, poor)
     first = switch.after_step(asked=True).missed - switch.missed
 
     for _ in range(switch.pause):
         switch = switch.after_step(asked=True)
     assert switch.probing
     share = PROBE_STEPS / WINDOW_STEPS
-    switch = switch.judged(Costs(*(share * one for one in (10.0, 12.0, 2.0, 9.0))))
+    switch = _window(switch, Costs(*(share * one for one in (10.0, 12.0, 2.0, 9.0))))
 
     assert not switch.on
     assert switch.after_step(asked=True).missed - switch.missed == pytest.approx(first) == pytest.approx(0.8)
 
 
 def test_a_training_is_worth_it_once_what_was_missed_has_cost_as_much() -> None:
-    switch = Economics().judged(Costs(physics=10.0, coupled=4.0, best=2.0, fallback=2.0))
+    switch = _window(Economics(), Costs(physics=10.0, coupled=4.0, best=2.0, fallback=2.0))
 
     assert switch.worth_training(2.0)
     assert not switch.worth_training(2.1)

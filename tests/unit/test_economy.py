@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+import pytest
 from mpi4py import MPI
 
 from coupler.clock import Stopwatch
@@ -36,6 +37,7 @@ class Books:
         for step in (1, 2):  # the first one is not timed
             self.route.evaluate(inputs, np.empty_like(inputs), np.arange(ELEMENTS), 0.1, step, 0)
         self.route.truth._bulk_seconds = truth * self.route.truth._bulk_elements
+        self.economy.end_step(0)
         self.route.state = controller.promoted(self.route.state, 1, 1.0)
 
     def run(self, steps: int) -> None:
@@ -244,3 +246,12 @@ def test_operators_that_were_not_shown_are_given_a_chance() -> None:
 
 def test_a_rank_without_elements_has_nothing_against_it() -> None:
     assert preview(OPERATOR, np.empty((0, 1)), 0.1) == PreviewCosts(0, 0.0, 0.0)
+
+
+def test_every_step_of_a_window_is_measured() -> None:
+    books = Books(truth=1e-6, asking=1e-8, fallback=0.5)
+
+    books.run(WINDOW_STEPS + 1)
+
+    # Half of the truth of all its steps, not of all but one; nothing of the step in which it was judged.
+    assert books.economy.switches[0].missed == pytest.approx(WINDOW_STEPS * ELEMENTS * 1e-6 * 0.5, rel=1e-3)

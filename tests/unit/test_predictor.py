@@ -14,7 +14,7 @@ from coupler.learning.registry import ModelCard
 from coupler.models.mlp_ensemble import MLPEnsemble
 from coupler.operator import Signature
 from coupler.records import Rows
-from coupler.serving.forms import ALLOWED_DIFFERENCE
+from coupler.serving.forms import ALLOWED_DIFFERENCE, FormChoice, FormTrial
 from coupler.serving.predictor import CHUNK_ROWS, Predictor, choose_device
 from coupler.surrogate import Forward, Prediction, Samples, Surrogate
 
@@ -402,3 +402,9 @@ def test_with_a_gpu_auto_is_the_first_one() -> None:
 
 def test_the_cpu_is_the_cpu() -> None:
     assert choose_device("cpu") == CPU
+
+
+def test_the_seconds_of_an_element_are_those_of_a_chunk_over_its_rows() -> None:
+    trial = FormTrial("eager", chunk_seconds=0.5, rows=32)
+
+    assert FormChoice("eager", "as asked", (trial,)).seconds_per_element == 0.5 / 32
