@@ -1,6 +1,7 @@
 """Simulations: the loop over a kernel, with its coupling, its output and its progress."""
 
 import hashlib
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -76,6 +77,7 @@ class Simulation:
             for name, operator in self.kernel.operators.items()
         }
         self._told = 0
+        self._blown_up: set[str] = set()
         self._passages: dict[str, Passage] = {}
         self._outputs: dict[str, NDArray[np.float64]] = {}
         self.coupling = Coupling(
@@ -219,6 +221,21 @@ class Simulation:
     def _write(self, output: FieldsFile, state: State, step: int) -> None:
         with self.coupling.stopwatch.timing("io"):
             output.write(state, step, step * self.case.run.dt)
+            self._look_for_blow_up(state, step)
+
+    def _look_for_blow_up(self, state: State, step: int) -> None:
+        """Say, once of every field, that it is not finite any more: what is computed from there on means nothing."""
+        broken = [np.count_nonzero(~np.isfinite(local.interior)) for _, local in state.items()]
+        everyones = self.grid.comm.allreduce(np.array(broken))
+        for (name, _), count in zip(state.items(), everyones.tolist(), strict=True):
+            if count and name not in self._blown_up:
+                self._blown_up.add(name)
+                if self.grid.rank == 0:
+                    cells = f"{count:,} of {math.prod(self.grid.shape):,} cells"
+                    self._lines.say(
+                        f"step {step:>5}  not finite: {name} in {cells}, and what follows from it means nothing. "
+                        f"Look at the fields before; a run.dt below {self.case.run.dt:g} may do."
+                    )
 
     def _sums(self, state: State) -> dict[str, float]:
         """Every conserved sum over the whole domain, added up in global order so that ranks do not matter."""

@@ -518,11 +518,25 @@ def _last_words(error: BaseException) -> str:
         return f"coupler: {error}"
     if said := storage_failure(error):
         return f"coupler: {said}"
-    # Whoever raises SystemExit has said why.
-    return "" if isinstance(error, SystemExit) else "".join(traceback.format_exception(error))
+    if isinstance(error, SystemExit):
+        return _word_of_exit(error)
+    return "".join(traceback.format_exception(error))
+
+
+def _word_of_exit(error: SystemExit) -> str:
+    """Say that a rank has left the run as if it were over; whoever leaves with a code has said why."""
+    if isinstance(error.code, str):
+        return error.code
+    if error.code:
+        return ""
+    return (
+        "coupler: sys.exit was called on one rank while the run was going on, so it ends on all of them, unfinished: "
+        "let kernels raise an exception, and loops finish their steps."
+    )
 
 
 def _exit_code(error: BaseException) -> int:
     if isinstance(error, CouplerError) or storage_failure(error):
         return USER_MISTAKE
-    return error.code if isinstance(error, SystemExit) and isinstance(error.code, int) else FAILED
+    # Nothing and 0 would say that the run has come to its end.
+    return (error.code if isinstance(error, SystemExit) and isinstance(error.code, int) else FAILED) or FAILED

@@ -411,6 +411,31 @@ def test_a_truth_that_raises_on_one_rank_ends_all_of_them(start: "Start", place:
     assert "ArithmeticError: the lattice has melted" in finished.stdout
 
 
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [("0", "sys.exit was called on one rank while the run was going on"), ('"the table ends here"', "the table ends")],
+)
+def test_a_rank_that_leaves_in_mid_run_does_not_end_it_as_finished(start: "Start", code: str, said: str) -> None:
+    kernel = (f'kernel.name="{PLUGINS}/kernels.py:Leaving"', f"kernel.params={{code = {code}}}")
+
+    finished = start("heat.toml", 2, *kernel, "controller.mode=physics").running.end(timeout=60)
+
+    assert finished.returncode == 1, finished.stdout
+    assert said in finished.stdout
+    assert "Traceback" not in finished.stdout
+
+
+def test_a_field_that_is_not_finite_any_more_is_named_once_with_its_step(start: "Start") -> None:
+    kernel = f'kernel.name="{PLUGINS}/kernels.py:BlowingUp"'
+    short = ("controller.mode=physics", "run.steps=20", "run.output_every=5", "output.pictures=false")
+
+    finished = start("heat.toml", 2, kernel, *short).running.end(timeout=60)
+
+    assert finished.returncode == 0, finished.stdout
+    told = [line.partition(" in ")[0] for line in finished.stdout.splitlines() if "not finite" in line]
+    assert told == ["step    10  not finite: electron", "step    10  not finite: lattice"]
+
+
 def test_a_truth_of_the_wrong_shape_is_the_user_s_mistake_in_one_sentence(start: "Start") -> None:
     kernel = (f'kernel.name="{PLUGINS}/kernels.py:Failing"', "kernel.params={rank = 1, step = 3, raises = false}")
 

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -45,6 +46,32 @@ class Failing(Heat):
     def step(self, state, grid, dt, evaluate):
         self.number += 1
         super().step(state, grid, dt, evaluate)
+
+
+class Leaving(Heat):
+    """Conducts heat until one rank leaves in the midst of the run, with this code."""
+
+    def __init__(self, *, code: int | str) -> None:
+        self.code, self.number = code, 0
+        super().__init__()
+
+    def step(self, state, grid, dt, evaluate):
+        self.number += 1
+        if grid.rank == 1 and self.number == 3:
+            sys.exit(self.code)
+        super().step(state, grid, dt, evaluate)
+
+
+class BlowingUp(Heat):
+    """Conducts heat until a cell of the last rank is no number any more."""
+
+    number = 0
+
+    def step(self, state, grid, dt, evaluate):
+        self.number += 1
+        super().step(state, grid, dt, evaluate)
+        if grid.rank == grid.comm.size - 1 and self.number == 6:
+            state["electron"].interior[0, 0] = np.nan
 
 
 class Decays(Kernel):
