@@ -74,11 +74,14 @@ def creating(path: Path) -> Iterator[Path]:
     Collective: no.
     """
     temporary = unshared(path)
-    yield temporary
-    _sync(temporary)
-    with suppress(FileExistsError):
-        os.link(temporary, path)
-    temporary.unlink()
+    try:
+        yield temporary
+        _sync(temporary)
+        with suppress(FileExistsError):
+            os.link(temporary, path)
+    finally:
+        with suppress(OSError):  # as above
+            temporary.unlink(missing_ok=True)
     _sync(path.parent)
 
 

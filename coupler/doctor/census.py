@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from coupler.doctor.cgroup import cpu_quota
+from coupler.cgroup import cpu_quota
 from coupler.launcher import launched_processes
 from coupler.serving.placement import all_cores
 

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from coupler.case import ExchangeSection
-from coupler.doctor.cgroup import memory_limit
+from coupler.cgroup import memory_limit
 from coupler.doctor.finding import Finding
 from coupler.exchange.arena import SlotShape
 from coupler.exchange.segment import available_bytes

@@ -10,6 +10,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from coupler.cgroup import memory_left
 from coupler.errors import CouplerError
 
 # A cache line: what different processes write must never share one.
@@ -119,7 +120,12 @@ def whole_lines(size: int) -> int:
 
 
 def available_bytes() -> int:
-    """Memory the system can give without taking it from somebody, swap left out."""
+    """Memory the system can give without taking it from somebody, swap left out, and the control group may take."""
+    left = memory_left()
+    return _available_on_node() if left is None else min(_available_on_node(), left)
+
+
+def _available_on_node() -> int:
     for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
         name, _, amount = line.partition(":")
         if name == "MemAvailable":

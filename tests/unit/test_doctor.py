@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from coupler.cgroup import cpu_quota, memory_left, memory_limit
 from coupler.doctor import Finding, examine, print_findings
 from coupler.doctor.between import Meeting, findings_of, first_ranks
 from coupler.doctor.census import Census, Rank
-from coupler.doctor.cgroup import cpu_quota, memory_limit
 from coupler.doctor.cores import examine_cores, ranges
 from coupler.doctor.finding import merged
 from coupler.doctor.launcher import examine_launcher
@@ -343,6 +343,41 @@ def test_the_tightest_limit_of_memory_counts(tmp_path: Path) -> None:
 
     assert memory_limit(memberships, root) == 2000
     assert memory_limit(memberships, tmp_path / "elsewhere") is None
+
+
+@pytest.mark.parametrize(
+    ("membership", "files"),
+    [
+        (
+            "0::/job/step\n",
+            {
+                "job/memory.max": "4000\n",
+                "job/memory.current": "3000\n",
+                "job/memory.stat": "anon 2500\ninactive_file 400\n",
+                "job/step/memory.max": "max\n",
+            },
+        ),
+        (
+            "7:memory:/job\n",
+            {
+                "memory/job/memory.limit_in_bytes": "4000\n",
+                "memory/job/memory.usage_in_bytes": "3000\n",
+                "memory/job/memory.stat": "cache 500\ntotal_inactive_file 400\n",
+            },
+        ),
+    ],
+    ids=["version 2", "version 1"],
+)
+def test_what_a_control_group_has_left_counts_files_that_nobody_uses(
+    membership: str, files: dict[str, str], tmp_path: Path
+) -> None:
+    (memberships := tmp_path / "cgroup").write_text(membership)
+    for name, text in files.items():
+        (tmp_path / "sys" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "sys" / name).write_text(text)
+
+    assert memory_left(memberships, tmp_path / "sys") == 4000 - (3000 - 400)
+    assert memory_left(memberships, tmp_path / "elsewhere") is None
 
 
 def test_few_ports_are_noted(tmp_path: Path) -> None:

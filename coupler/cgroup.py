@@ -1,6 +1,8 @@
 """How much time and memory the control group of this process allows: batch systems and containers set it."""
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 # Version 1 writes about 2**63 where there is none.
 _NO_LIMIT_BYTES = 2**60
@@ -49,15 +51,57 @@ def memory_limit(memberships: Path = Path("/proc/self/cgroup"), root: Path = Pat
 
     Collective: no.
     """
-    files = []
+    return min((group.limit for group in _memory_groups(memberships, root)), default=None)
+
+
+def memory_left(memberships: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> int | None:
+    """Read how much more the control group and those around it may take before the system kills somebody in them.
+
+    Pages of files that nobody has used for a while are given back before that, and count as left.
+
+    Parameters
+    ----------
+    memberships, root : Path
+        As of :func:`cpu_quota`.
+
+    Returns
+    -------
+    int or None
+        Bytes; None without a limit.
+
+    Collective: no.
+    """
+    return min((max(group.limit - group.used, 0) for group in _memory_groups(memberships, root)), default=None)
+
+
+class _MemoryGroup(NamedTuple):
+    """What a group may take, and has taken [bytes]."""
+
+    limit: int
+    used: int
+
+
+def _memory_groups(memberships: Path, root: Path) -> Iterator[_MemoryGroup]:
+    """Give the groups around this process that have a limit."""
     for line in _read(memberships).splitlines():
         _, controllers, path = line.split(":", 2)
         if not controllers:
-            files += [folder / "memory.max" for folder in _upwards(root, path)]
+            folders, limit, used, unused = _upwards(root, path), "memory.max", "memory.current", "inactive_file"
         elif "memory" in controllers.split(","):
-            files += [folder / "memory.limit_in_bytes" for folder in _upwards(root / "memory", path)]
-    limits = [int(text) for file in files if (text := _read(file).strip()).isdigit()]
-    return min((limit for limit in limits if limit < _NO_LIMIT_BYTES), default=None)
+            folders, limit, used, unused = (
+                _upwards(root / "memory", path),
+                "memory.limit_in_bytes",
+                "memory.usage_in_bytes",
+                "total_inactive_file",
+            )
+        else:
+            continue
+        for folder in folders:
+            most = _read(folder / limit).strip()
+            if most.isdigit() and int(most) < _NO_LIMIT_BYTES:
+                taken = _read(folder / used).strip()
+                idle = dict(line.split() for line in _read(folder / "memory.stat").splitlines()).get(unused, "0")
+                yield _MemoryGroup(int(most), (int(taken) if taken.isdigit() else 0) - int(idle))
 
 
 def _upwards(mount: Path, path: str) -> list[Path]:
