@@ -32,19 +32,6 @@ if TYPE_CHECKING:
 _SIGNALLED = 128
 # What happened last is enough on a screen; summary.json has all of it.
 _MOST_EVENTS = 4
-# What of the events is said at the end; promotions are among the models.
-_TOLD = (
-    "switched-off",
-    "switched-on",
-    "alarm",
-    "server-lost",
-    "server-back",
-    "trainer-lost",
-    "trainer-back",
-    "ray-lost",
-    "ray-back",
-    "given-up",
-)
 # A table of figures is never folded to the width of a terminal or a pipe.
 _WIDEST_TABLE = 1000
 # Longest that ranks wait for the first one to say what is wrong; if it says nothing, they do [s].
@@ -367,6 +354,7 @@ def _abort(message: str, code: int) -> NoReturn:
 
 
 def _print_summary(summary: "Summary", folder: Path, section: "ControllerSection") -> None:
+    from coupler.records import OF_MODELS
     from coupler.twin import sentence
 
     table = Table(box=None, show_header=False, pad_edge=False)
@@ -379,7 +367,7 @@ def _print_summary(summary: "Summary", folder: Path, section: "ControllerSection
     if section.twin_every:
         table.add_row("trajectory", sentence(summary.twins, section))
     table.add_row("models", ", ".join(f"v{model.version} at step {model.step}" for model in summary.models) or "none")
-    switches = [event for event in summary.events if event.kind in _TOLD]
+    switches = [event for event in summary.events if event.kind not in OF_MODELS]
     for event in switches[-_MOST_EVENTS:]:
         table.add_row(event.kind, f"at step {event.step}: {event.sentence}")
     table.add_row("seconds", f"{summary.seconds.total:.1f} in all, {summary.seconds.setup:.1f} of them set-up")

@@ -130,6 +130,9 @@ class EventKind(StrEnum):
 TAKEOVERS = (EventKind.PROMOTED, EventKind.ROLLED_BACK)
 """What lets another version answer."""
 
+OF_MODELS = (EventKind.TRAINING, EventKind.TRIAL, EventKind.PROMOTED, EventKind.REJECTED, EventKind.ROLLED_BACK)
+"""What happens to models again and again as a run learns; the others are news."""
+
 NO_OPERATOR = -1
 """The number of the operator in an event that concerns all of them."""
 
