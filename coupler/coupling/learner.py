@@ -19,6 +19,7 @@ from coupler.coupling.call import Piece, Reasons
 from coupler.coupling.counts import Counts
 from coupler.coupling.nodes import Nodes
 from coupler.coupling.route import Route
+from coupler.errors import CouplerError
 from coupler.learning.draws import element_draws
 from coupler.learning.registry import ModelCard, Registry
 from coupler.learning.rounds import RoundFolder, RoundOutcome
@@ -34,6 +35,8 @@ _log = logging.getLogger("coupler.learning")
 # A round that takes longer than this in deterministic mode is given up [s].
 _ROUND_SECONDS = 1800.0
 _LOOK_SECONDS = 0.02
+# Longest until every node sees a file that rank 0 has written [s].
+_SEEN_SECONDS = 120.0
 # Weight of the last step in the smoothed share of elements that fall back.
 _SMOOTHING = 0.05
 _FAILURE_LOOK_SECONDS = 1.0
@@ -385,6 +388,13 @@ class Learner:
             self._publish_failure()
             if time.monotonic() > ends and self._nodes.first:
                 self._rounds.publish(self._round, _failure(f"training took longer than {_ROUND_SECONDS:.0f} s"))
+            if time.monotonic() > ends + _SEEN_SECONDS:
+                raise CouplerError(
+                    f"step {self._round_started}: rank {self._nodes.job.rank} has waited "
+                    f"{_ROUND_SECONDS + _SEEN_SECONDS:.0f} s for the outcome of training {self._round} of "
+                    f"{self._plan.name}, which rank 0 has written by now: the run folder must be one that all nodes "
+                    "see. Look at it with coupler doctor on all nodes."
+                )
             time.sleep(_LOOK_SECONDS)
 
     def _publish_failure(self) -> None:
