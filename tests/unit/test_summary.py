@@ -30,7 +30,7 @@ CONTRACT = {
     "surrogate_seconds_per_element", "speedup_estimate", "models", "retrainings", "rollbacks", "server_restarts",
     "state_sha256", "mass",
 }  # fmt: skip
-OURS = {"events", "mode", "shared", "reasons", "wait_hidden_share", "twins"}
+OURS = {"coin_seed", "events", "mode", "shared", "reasons", "wait_hidden_share", "twins"}
 CERTIFICATE = {
     "delta", "cap", "target", "loss_bound_per_decision", "loss_estimate_per_decision", "exceedance_bound", "audits",
 }  # fmt: skip
