@@ -8,6 +8,20 @@ from typing import NamedTuple
 _NO_LIMIT_BYTES = 2**60
 
 
+class _MemoryFiles(NamedTuple):
+    """Where a version writes what a group may take and has taken, and what it calls files that nobody uses."""
+
+    limit: str
+    used: str
+    idle: str
+
+
+_MEMORY_FILES = {
+    1: _MemoryFiles("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    2: _MemoryFiles("memory.max", "memory.current", "inactive_file"),
+}
+
+
 def cpu_quota(memberships: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> float | None:
     """Read the tightest limit of the control group and those around it, version 1 or 2.
 
@@ -26,13 +40,8 @@ def cpu_quota(memberships: Path = Path("/proc/self/cgroup"), root: Path = Path("
     Collective: no.
     """
     limits = []
-    for line in _read(memberships).splitlines():
-        _, controllers, path = line.split(":", 2)
-        if not controllers:
-            limits += [_limit_v2(_read(folder / "cpu.max")) for folder in _upwards(root, path)]
-        elif "cpu" in controllers.split(","):
-            mounts = (root / "cpu", root / controllers)
-            limits += [_limit_v1(folder) for mount in mounts for folder in _upwards(mount, path)]
+    for version, folder in _folders(memberships, root, "cpu"):
+        limits.append(_limit_v1(folder) if version == 1 else _limit_v2(_read(folder / "cpu.max")))
     return min((limit for limit in limits if limit is not None), default=None)
 
 
@@ -83,30 +92,34 @@ class _MemoryGroup(NamedTuple):
 
 def _memory_groups(memberships: Path, root: Path) -> Iterator[_MemoryGroup]:
     """Give the groups around this process that have a limit."""
+    for version, folder in _folders(memberships, root, "memory"):
+        files = _MEMORY_FILES[version]
+        limit = _number(_read(folder / files.limit))
+        if limit is not None and limit < _NO_LIMIT_BYTES:
+            idle = dict(line.split() for line in _read(folder / "memory.stat").splitlines()).get(files.idle, "")
+            yield _MemoryGroup(limit, (_number(_read(folder / files.used)) or 0) - (_number(idle) or 0))
+
+
+def _folders(memberships: Path, root: Path, controller: str) -> Iterator[tuple[int, Path]]:
+    """Give the groups of this process and those around them that this controller limits, with their version."""
     for line in _read(memberships).splitlines():
         _, controllers, path = line.split(":", 2)
         if not controllers:
-            folders, limit, used, unused = _upwards(root, path), "memory.max", "memory.current", "inactive_file"
-        elif "memory" in controllers.split(","):
-            folders, limit, used, unused = (
-                _upwards(root / "memory", path),
-                "memory.limit_in_bytes",
-                "memory.usage_in_bytes",
-                "total_inactive_file",
-            )
+            mounts, version = [root], 2
+        elif controller in controllers.split(","):  # mounted under its own name, or under that of all it is with
+            mounts, version = list(dict.fromkeys((root / controller, root / controllers))), 1
         else:
             continue
-        for folder in folders:
-            most = _read(folder / limit).strip()
-            if most.isdigit() and int(most) < _NO_LIMIT_BYTES:
-                taken = _read(folder / used).strip()
-                idle = dict(line.split() for line in _read(folder / "memory.stat").splitlines()).get(unused, "0")
-                yield _MemoryGroup(int(most), (int(taken) if taken.isdigit() else 0) - int(idle))
+        for mount in mounts:
+            inside = mount / path.lstrip("/")
+            for folder in (inside, *inside.parents):
+                if folder.is_relative_to(mount):
+                    yield version, folder
 
 
-def _upwards(mount: Path, path: str) -> list[Path]:
-    inside = mount / path.lstrip("/")
-    return [inside, *(folder for folder in inside.parents if folder.is_relative_to(mount))]
+def _number(text: str) -> int | None:
+    text = text.strip()
+    return int(text) if text.isdigit() else None
 
 
 def _limit_v2(text: str) -> float | None:

@@ -53,6 +53,7 @@ class Books:
         self._account, self._journal, self._sharing, self._routes = account, journal, sharing, routes
         self._counted = counted
         self._shapes = [route.counts.shape for route in routes]
+        self._ends = np.cumsum([shape.length for shape in self._shapes])[:-1]
         self._entries: list[_Entry] = []
         self._closed_at = time.monotonic()
 
@@ -93,7 +94,7 @@ class Books:
         """
         counts: tuple[Counts, ...] = ()
         for step, numbers, setting, seconds in self._entries:
-            parts = np.split(numbers, np.cumsum([shape.length for shape in self._shapes])[:-1])
+            parts = np.split(numbers, self._ends)
             counts = tuple(Counts(shape, part) for shape, part in zip(self._shapes, parts, strict=True))
             if step > last and not any(one.elements for one in counts):
                 continue

@@ -320,8 +320,12 @@ class Coupling:
     def end_step(self) -> None:
         """End a time step: take in the reduction of the step before, start this step's.
 
+        At the first, second, fourth, eighth step and so on the ids of all ranks are compared as well.
+
         Raises
         ------
+        FieldMismatch
+            If elements of several ranks share an id, on every rank.
         LifecycleError
             Outside of the context.
 

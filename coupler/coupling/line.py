@@ -68,8 +68,8 @@ class Line:
         self._offered_by: Transport | None = None
 
     @property
-    def open(self) -> Transport:
-        """The transport of a line that is known to have one."""
+    def _carrier(self) -> Transport:
+        """The transport, where somebody asks: there is one then."""
         assert self.transport is not None
         return self.transport
 
@@ -78,10 +78,10 @@ class Line:
         """Why no question can be asked now, if so. Collective: no."""
         if self._must_answer:
             return None
-        if self.open.lost:
+        if self._carrier.lost:
             return Reason.SERVER_LOST
         # One question may be late, its slot is taken: go on without asking until the server has come round to it.
-        return Reason.TIMEOUT if self.open.busy else None
+        return Reason.TIMEOUT if self._carrier.busy else None
 
     def room(self, count: int) -> int:
         """Give how many of so many elements can be asked about at once; a slot grows if it can. Collective: no."""
@@ -118,7 +118,7 @@ class Line:
 
         Collective: no.
         """
-        started, transport, count = time.perf_counter(), self.open, len(piece.ids)
+        started, transport, count = time.perf_counter(), self._carrier, len(piece.ids)
         if piece.inputs is not self._offered or transport is not self._offered_by:
             self._offered_by = None  # it may move with what follows
             place = transport.inputs(count)
@@ -145,7 +145,7 @@ class Line:
         Collective: no.
         """
         started, seconds = time.perf_counter(), self.seconds
-        answer = self.open.answer(self._deadline)
+        answer = self._carrier.answer(self._deadline)
         if self._must_answer and not answer.arrived:
             answer = self._persist(answer, started)
         waited = self._stopwatch.since("wait", started, step)
@@ -174,11 +174,11 @@ class Line:
 
         Collective: no.
         """
-        place = self.open.inputs(len(questions))
+        place = self._carrier.inputs(len(questions))
         before = place.copy()  # the inputs are the rank's own, who may look at them again
         place[...] = questions
         self._asked_at = time.perf_counter()
-        self.open.ask(len(questions), piece.dt, version)
+        self._carrier.ask(len(questions), piece.dt, version)
         answer = self.answer(piece.step)
         place[...] = before
         return answer
@@ -190,8 +190,8 @@ class Line:
 
     def _persist(self, answer: Answer, since: float) -> Answer:
         """Where an answer must come: wait for a server in the place of one that was lost, and for its answer."""
-        while answer.reason is Reason.SERVER_LOST and self.open.renew(self._left(since)):
-            answer = self.open.answer(self._left(since))
+        while answer.reason is Reason.SERVER_LOST and self._carrier.renew(self._left(since)):
+            answer = self._carrier.answer(self._left(since))
         return answer
 
     def _left(self, since: float) -> float:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from coupler.case import Case
 from coupler.coupling.nodes import Nodes, on_first
 from coupler.coupling.reduction import StepReduction
+from coupler.coupling.uniqueness import NUMBER_GLOBALLY, shared_id
 from coupler.errors import FieldMismatch
 from coupler.grid import wait
 from coupler.learning.draws import element_draws
@@ -202,12 +203,11 @@ class _Order:
 
 
 def _check_unique(ids: NDArray[np.int64]) -> None:
-    twice = ids[:-1][ids[1:] == ids[:-1]]
-    if len(twice):
+    twice = shared_id(ids)
+    if twice is not None:
         raise FieldMismatch(
-            f"The id {twice[0]} was given to several elements of one call, and on a tape nobody could tell them apart. "
-            "Ids must be unique over all ranks: number the elements globally, for example "
-            "comm.rank * n + numpy.arange(n)."
+            f"The id {twice} was given to several elements of one call, and on a tape nobody could tell them apart. "
+            f"Ids must be unique over all ranks: {NUMBER_GLOBALLY}"
         )
 
 

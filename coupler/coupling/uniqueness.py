@@ -11,6 +11,8 @@ from coupler.coupling.nodes import on_first
 from coupler.errors import FieldMismatch
 
 Ids = NDArray[np.int64]
+NUMBER_GLOBALLY = "number the elements globally, for example comm.rank * n + numpy.arange(n)."
+"""What whoever shares an id is told to do."""
 
 
 class IdWatch:
@@ -49,7 +51,7 @@ class IdWatch:
         Collective: no.
         """
         if not _ascending(ids) and not np.array_equal(ids, self._known):
-            if len(np.unique(ids)) != len(ids):
+            if shared_id(np.sort(ids)) is not None:
                 raise FieldMismatch(
                     "The ids of this call are not unique: the audit coins hang on them, so every element needs a "
                     "number of its own, unique over all ranks."
@@ -91,14 +93,18 @@ class IdWatch:
                 on_first(self._comm, partial(_check, step, everyone))
 
 
-def _check(step: int, everyone: list[Ids]) -> None:
-    ids = np.sort(np.concatenate(everyone))
+def shared_id(ids: Ids) -> int | None:
+    """Give the first id that comes twice among ascending ones, if one does. Collective: no."""
     twice = ids[:-1][ids[1:] == ids[:-1]]
-    if len(twice):
+    return int(twice[0]) if len(twice) else None
+
+
+def _check(step: int, everyone: list[Ids]) -> None:
+    twice = shared_id(np.sort(np.concatenate(everyone)))
+    if twice is not None:
         raise FieldMismatch(
-            f"step {step}: the id {twice[0]} was given to several elements. Ids must be unique over all ranks, "
-            "because the audit coins hang on them: number the elements globally, for example "
-            "comm.rank * n + numpy.arange(n)."
+            f"step {step}: the id {twice} was given to several elements. Ids must be unique over all ranks, "
+            f"because the audit coins hang on them: {NUMBER_GLOBALLY}"
         )
 
 

@@ -108,7 +108,7 @@ def gather(census: Census, value: T) -> list[T]:
     return gathered or []
 
 
-def is_first_rank() -> bool:
+def speaks_for_all() -> bool:
     """Tell whether this process speaks for the job; without MPI every process does."""
     if "mpi4py.MPI" not in sys.modules:
         return True

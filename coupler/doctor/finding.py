@@ -8,7 +8,7 @@ from typing import Literal
 from rich.console import Console
 from rich.markup import escape
 
-from coupler.doctor.census import is_first_rank
+from coupler.doctor.census import speaks_for_all
 
 _MARKS = {"ok": "[green]✓[/green]", "note": "[yellow]•[/yellow]", "wrong": "[red]✗[/red]"}
 
@@ -70,7 +70,7 @@ def print_findings(findings: Sequence[Finding], *, as_json: bool) -> None:
 
     Collective: no.
     """
-    if not is_first_rank():
+    if not speaks_for_all():
         return
     if as_json:
         print(json.dumps([asdict(finding) for finding in findings], indent=2))
